@@ -1,0 +1,1 @@
+"""Everything asked afterwards: the store, reports, alerts."""

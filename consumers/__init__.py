@@ -1,0 +1,1 @@
+"""Everything that reacts: the worker, dedupe, counters, the enforcer."""

@@ -1,0 +1,1 @@
+"""Adapters of the log: one module per kind, opened by URL."""

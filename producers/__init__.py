@@ -1,0 +1,1 @@
+"""Everything that says something happened: the gate, the desk, the client."""

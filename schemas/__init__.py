@@ -1,0 +1,1 @@
+"""The words of doortab: events, money, prices, caps, topics. Pure: no I/O and no clock."""
