@@ -40,18 +40,20 @@ MAX_DECIMALS = 24
 
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 Text = Annotated[str, Meta(max_length=1024)]
-Quantity = (
-    Annotated[int, Meta(ge=0)] | Annotated[str, Meta(pattern=rf"^[0-9]{{1,{MAX_DIGITS}}}(\.[0-9]{{1,{MAX_DECIMALS}}})?$")]
-)
-"""How much of a unit: a whole number, or decimal text. Never negative, never binary floating point."""
+MAX_PLAIN = 2**63 - 1
+DECIMAL_TEXT = rf"^[0-9]{{1,{MAX_DIGITS}}}(\.[0-9]{{1,{MAX_DECIMALS}}})?\Z"
+Quantity = Annotated[int, Meta(ge=0, le=MAX_PLAIN)] | Annotated[str, Meta(pattern=DECIMAL_TEXT)]
+"""How much of a unit: a whole number, or decimal text. Never negative, never binary floating point.
+
+A whole number above ``MAX_PLAIN`` may stand on the wire; ``schemas.wire`` turns it into text.
+"""
 
 
 class Usage(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """The data of a usage event.
 
     ``units`` maps a unit to its quantity, ``dimensions`` a dimension to its text. ``account`` and
-    ``key`` may be absent on the wire; the ledger then finds them. ``rest`` is whatever else the data
-    held, as canonical JSON, for meters that read it.
+    ``key`` may be absent on the wire; the ledger then finds them.
     """
 
     account: Name | None = None
@@ -64,16 +66,21 @@ class Usage(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     dimensions: dict[Name, Text] = {}
 
 
-class Event(Struct, gc=False):
-    """A usage event in its envelope. ``source`` and ``id`` together name it; ``time`` is RFC 3339 text or absent."""
+class Event(Struct, gc=False, omit_defaults=True):
+    """A usage event in its envelope, as it stands on the wire.
 
+    ``source`` and ``id`` together name it. ``time`` is RFC 3339 text; absent, the moment the log
+    received it counts.
+    """
+
+    specversion: Literal["1.0"]
     id: Name
     source: Name
     type: Name
     data: Usage
     time: str | None = None
     subject: Name | None = None
-    rest: str | None = None
+    datacontenttype: Literal["application/json"] | None = None
 
 
 def is_billable(usage: Usage) -> bool:

@@ -1,0 +1,121 @@
+"""Billing periods: hours, days, weeks, months and years of a named time zone, and all of time.
+
+A period is named by its start. It is a pure function of kind, zone and instant, so that nothing needs
+to be reset when one ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Literal, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from doortab.schemas import instants
+
+PeriodKind = Literal["hour", "day", "week", "month", "year", "total"]
+KINDS: tuple[PeriodKind, ...] = ("hour", "day", "week", "month", "year", "total")
+
+QUARTER_HOUR = 900 * instants.SECOND
+"""Every zone's offset since 1972 is a whole number of quarter hours, so all instants of one share their periods."""
+
+
+class Period(NamedTuple):
+    """Half-open, in instants. Of all time, ``end`` is the last instant that an event may have."""
+
+    start: int
+    end: int
+
+
+ALL_TIME = Period(0, instants.LATEST)
+
+
+@lru_cache(maxsize=1024)
+def zone(name: str) -> ZoneInfo:
+    """The zone of that IANA name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise ValueError(f"{name!r} is not a time zone; write an IANA name such as Europe/Berlin or UTC") from error
+
+
+@lru_cache(maxsize=65_536)
+def _of_quarter(kind: PeriodKind, zone_name: str, quarter: int) -> Period:
+    if kind == "total":
+        return ALL_TIME
+    local = instants.moment(quarter * QUARTER_HOUR).astimezone(zone(zone_name))
+    if kind == "hour":
+        start = local.replace(minute=0, second=0, microsecond=0)
+        # Hours are counted on the clock of UTC, or the one that is repeated in autumn would be two hours long.
+        begin = instants.of(start)
+        return Period(begin, begin + 3600 * instants.SECOND)
+    begin_day = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    start, end = _days(kind, begin_day)
+    return Period(instants.of(start), instants.of(end))
+
+
+def _days(kind: PeriodKind, day: datetime) -> tuple[datetime, datetime]:
+    if kind == "day":
+        return day, _plus_days(day, 1)
+    if kind == "week":
+        monday = _plus_days(day, -day.weekday())
+        return monday, _plus_days(monday, 7)
+    if kind == "month":
+        first = day.replace(day=1)
+        return first, _plus_days(first, 32).replace(day=1)
+    first = day.replace(month=1, day=1)
+    return first, first.replace(year=first.year + 1)
+
+
+def _plus_days(day: datetime, days: int) -> datetime:
+    # Arithmetic on the wall clock: a day across a change of the clocks has 23 or 25 hours.
+    return (day.replace(tzinfo=None) + timedelta(days=days)).replace(tzinfo=day.tzinfo)
+
+
+def period_of(kind: PeriodKind, zone_name: str, instant: int) -> Period:
+    """The period of that kind that holds the instant."""
+    return _of_quarter(kind, zone_name, instant // QUARTER_HOUR)
+
+
+def periods_between(kind: PeriodKind, zone_name: str, start: int, end: int) -> Iterator[Period]:
+    """The periods that touch [start, end), in order."""
+    period = period_of(kind, zone_name, start)
+    while period.start < end:
+        yield period
+        period = period_of(kind, zone_name, period.end)
+
+
+def parse_period(words: str | None, zone_name: str, now: int) -> Period:
+    """The period a person means: ``2026``, ``2026-03``, ``2026-03-10``, ``FROM..TO`` (half-open), or this month.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if not words:
+        return period_of("month", zone_name, now)
+    if ".." in words:
+        first, _, last = words.partition("..")
+        period = Period(_boundary(first, zone_name), _boundary(last, zone_name))
+        if period.start >= period.end:
+            raise ValueError(f"period {words!r} ends before it begins; write FROM..TO, half-open")
+        return period
+    kinds: dict[int, PeriodKind] = {4: "year", 7: "month", 10: "day"}
+    kind = kinds.get(len(words))
+    if kind is None:
+        raise ValueError(f"{words!r} is not a period; write 2026, 2026-03, 2026-03-10 or FROM..TO")
+    return period_of(kind, zone_name, _boundary(words, zone_name))
+
+
+def _boundary(words: str, zone_name: str) -> int:
+    try:
+        if len(words) > 10:
+            return instants.parse(words)
+        moment = datetime.fromisoformat((words + "-01-01")[:10] if len(words) == 4 else (words + "-01")[:10])
+        return instants.of(moment.replace(tzinfo=zone(zone_name)).astimezone(UTC))
+    except ValueError as error:
+        raise ValueError(f"{words!r} is not a date or instant ({error}); write 2026-03-10") from error
