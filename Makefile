@@ -1,0 +1,104 @@
+# Needs make and Python 3.11 or newer; everything else comes out of requirements.lock into .venv.
+# `make` alone lists the targets.
+
+VENV   := .venv
+STAMP  := $(VENV)/.stamp
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check --no-input
+BROKER := 127.0.0.1:9092
+
+# The newest usable interpreter, or what the caller says: make venv PYTHON=/opt/python3.13/bin/python3
+PYTHON ?=
+FIND_PYTHON = for python in $(PYTHON) python3.14 python3.13 python3.12 python3.11 python3; do \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	    then break; fi; python=; \
+	done; \
+	if [ -z "$$python" ]; then echo "doortab needs Python 3.11 or newer with venv (Debian: python3-venv)" >&2; exit 1; fi
+
+# Passed to pytest: make test ARGS="-k money -x"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ------------------------------------------------------------------------------------------- install
+.PHONY: venv
+venv: $(STAMP) ## .venv with everything, from the lock; instant when nothing changed
+	@:
+
+# The hashes are checked, and only wheels are taken: nobody's setup.py runs here.
+$(STAMP): requirements.lock pyproject.toml
+	@$(FIND_PYTHON); \
+	if [ -x $(PY) ] && $(PY) -c 'import pip' 2>/dev/null; then :; else \
+	    echo "making $(VENV) with $$("$$python" --version)"; rm -rf $(VENV); "$$python" -m venv $(VENV); fi
+	$(PIP) install --quiet --require-hashes --only-binary :all: -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: lock
+lock: ## requirements.lock anew from pyproject.toml (UPGRADE=--upgrade takes newer versions)
+	@$(FIND_PYTHON); [ -x build/lock/bin/uv ] || { "$$python" -m venv build/lock && \
+	    build/lock/bin/python -m pip --disable-pip-version-check install --quiet 'uv==0.13.9'; }
+	build/lock/bin/uv pip compile pyproject.toml --extra all --extra dev --constraint constraints.txt \
+	    --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
+	    --no-config --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+	    --quiet --output-file requirements.lock
+
+# ----------------------------------------------------------------------------------------------- use
+.PHONY: demo
+demo: $(STAMP) ## the show: a gate, a ledger, a cap that is reached, a bill
+	$(VENV)/bin/doortab demo
+
+# --------------------------------------------------------------------------------------------- check
+.PHONY: test
+test: $(STAMP) ## the tests; what was skipped, and why, stands at the end (ARGS="-k words")
+	$(PY) -m pytest -ra $(ARGS)
+
+.PHONY: check
+check: $(STAMP) ## all that CI checks: format, lint, types, directions, tests
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
+	$(PY) -m pytest -ra $(ARGS)
+
+.PHONY: format
+format: $(STAMP) ## formats the code and sorts the imports
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix-only --quiet .
+
+# The files come from the caller's environment, else the tests take their own.
+.PHONY: vectors
+vectors: $(STAMP) ## checks DOORTAB_RATING_VECTORS and DOORTAB_METER_VECTORS (JSON lines) against our arithmetic
+	$(PY) -m pytest -ra tests/vectors $(ARGS)
+
+.PHONY: kafka
+kafka: $(STAMP) ## starts a real Apache Kafka here (Java 17 and Maven, no Docker)
+	$(PY) tools/kafka.py start
+
+.PHONY: kafka-stop
+kafka-stop: $(STAMP) ## stops the one that `make kafka` started
+	$(PY) tools/kafka.py stop
+
+.PHONY: test-kafka
+test-kafka: kafka ## the tests that want a real broker
+	DOORTAB_TEST_KAFKA=$(BROKER) $(PY) -m pytest -ra -m kafka $(ARGS)
+
+# ------------------------------------------------------------------------------------------- measure
+.PHONY: bench
+bench: $(STAMP) ## how fast we are on this machine
+	$(PY) -m benchmarks
+
+.PHONY: bench-peers
+bench-peers: $(STAMP) ## how fast others are on the same work
+	$(PY) -m benchmarks.peers
+
+# --------------------------------------------------------------------------------------------- clean
+.PHONY: clean
+clean: ## removes what can be made again (not .doortab: that is data; not .kafka: stop it first)
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
