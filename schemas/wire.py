@@ -195,7 +195,7 @@ def _decode_loosely(raw: bytes) -> tuple[Event, str | None]:
     if not isinstance(whole, dict):
         raise Unreadable("not_an_event", "not a JSON object; an event is a CloudEvent 1.0 in structured mode")
     if whole.get("specversion") != "1.0":
-        raise Unreadable("unknown_version", f"specversion {_show(whole.get('specversion'))}; write \"1.0\"")
+        raise Unreadable("unknown_version", f'specversion {_show(whole.get("specversion"))}; write "1.0"')
     kind = str(whole.get("datacontenttype") or "application/json").split(";")[0].strip().lower()
     if "data_base64" in whole or not (kind.endswith("/json") or kind.endswith("+json")):
         raise Unreadable("not_json_data", f"datacontenttype {_show(kind)}; data must be a JSON object")
