@@ -1,0 +1,229 @@
+"""Counters: what each key and account has spent and used in each period, in event order.
+
+Plain whole numbers in dictionaries. They say at once which event crossed a cap, which no sum over a
+batch could. The state is rebuilt from the store at the start, at the same commit as the positions in
+the log, so counters and positions agree by construction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from doortab.schemas import charges, money
+from doortab.schemas.batch import CounterKey
+from doortab.schemas.events import Event, is_billable
+from doortab.schemas.meters import quantity as as_quantity
+from doortab.schemas.periods import QUARTER_HOUR, PeriodKind, period_of
+from doortab.schemas.tariff import AMOUNT, Cap, Line, PlanTariff, Rate, Tariff
+
+NEVER = 10**200
+MAX_SLOTS = 200_000
+
+DEFAULT_PERIOD: PeriodKind = "month"
+"""Every key and account has its spend of the month counted, capped or not."""
+
+
+class Level(NamedTuple):
+    """A share of a cap: ``percent`` of it is reached at ``limit``."""
+
+    limit: int
+    percent: int
+    cap: Cap
+
+
+class Counter:
+    """A running total. ``value`` is an amount of 10^-36 or a quantity of 10^-24; ``next`` the level above it."""
+
+    __slots__ = ("key", "levels", "next", "value")
+
+    def __init__(self, key: CounterKey, value: int | None, levels: list[Level]) -> None:
+        self.key = key
+        self.value = value or 0
+        self.levels = levels
+        # A stored value has fired every level up to it; a fresh counter not even a level of nothing.
+        reached = -1 if value is None else value
+        self.next = min((level.limit for level in levels if level.limit > reached), default=NEVER)
+
+    def crossed(self) -> list[Level]:
+        """The levels that the value has reached since ``next`` was set; moves ``next`` on."""
+        reached = [level for level in self.levels if self.next <= level.limit <= self.value]
+        self.next = min((level.limit for level in self.levels if level.limit > self.value), default=NEVER)
+        return reached
+
+
+class Slot(NamedTuple):
+    """The counters that one account's key moves in one quarter of an hour."""
+
+    plan: PlanTariff | None
+    spend: tuple[Counter, ...]
+    use: tuple[tuple[Line, Counter], ...]
+    tiers: dict[str, Counter]
+
+
+class Crossing(NamedTuple):
+    """Event number ``index`` brought ``counter`` to ``level``; ``value`` is what it stood at then."""
+
+    index: int
+    counter: CounterKey
+    level: Level
+    value: int
+
+
+class Counters:
+    """The state. ``fold`` moves it; ``touched`` are the counters that moved since ``settle``."""
+
+    def __init__(self, stored: Mapping[CounterKey, str] | None = None) -> None:
+        self._stored = {key: parse_value(key, value) for key, value in (stored or {}).items()}
+        self._counters: dict[CounterKey, Counter] = {}
+        self._slots: dict[tuple[str, str | None, int], Slot] = {}
+        self._touched: dict[int, Slot] = {}
+        self._tariff: Tariff | None = None
+
+    def fold(
+        self,
+        tariff: Tariff,
+        order: Iterable[int],
+        events: Sequence[Event],
+        times: Sequence[int],
+        accounts: Sequence[str],
+        rests: Mapping[int, Mapping[str, Any]],
+    ) -> list[Crossing]:
+        """Counts the events numbered in ``order``, and returns the levels they reached, in that order."""
+        self._adopt(tariff)
+        slots, touched = self._slots, self._touched
+        crossings: list[Crossing] = []
+        for i in order:
+            event = events[i]
+            data = event.data
+            if not is_billable(data):
+                continue
+            time = times[i]
+            place = (accounts[i], data.key, time // QUARTER_HOUR)
+            slot = slots.get(place)
+            if slot is None:
+                slot = self._slot(tariff, place, time)
+            touched[id(slot)] = slot
+            amount = self._amount(slot, event, time, rests.get(i, {})) if slot.plan is not None else 0
+            for counter in slot.spend:
+                counter.value += amount
+                if counter.value >= counter.next:
+                    crossings += [Crossing(i, counter.key, level, counter.value) for level in counter.crossed()]
+            for line, counter in slot.use:
+                if line.meter.event != event.type or not line.passes(event, rests.get(i, {})):
+                    continue
+                counter.value += line.quantity(event, rests.get(i, {})) or 0
+                if counter.value >= counter.next:
+                    crossings += [Crossing(i, counter.key, level, counter.value) for level in counter.crossed()]
+        return crossings
+
+    def _amount(self, slot: Slot, event: Event, time: int, rest: Mapping[str, Any]) -> int:
+        """What the event costs, of 10^-36."""
+        assert slot.plan is not None
+        units = event.data.units
+        amount = 0
+        for rate in slot.plan.rates(event):
+            unit, since, until, price, test, _, _ = rate
+            if not since <= time < until or (test is not None and not test(event, rest)):
+                continue
+            if price is not None and unit is not None:
+                used = units.get(unit)
+                if used.__class__ is int:
+                    amount += used * price  # type: ignore[operator]
+                elif used is not None:
+                    amount += money.quantity(used) * price // money.QUANTITY_ONE
+                continue
+            amount += self._from_tiers(slot, rate, event, rest)
+        return amount
+
+    def _from_tiers(self, slot: Slot, rate: Rate, event: Event, rest: Mapping[str, Any]) -> int:
+        used = as_quantity(event.data.units.get(rate.unit)) if rate.unit else rate.line.quantity(event, rest)
+        if used is None:
+            return 0
+        position = slot.tiers[rate.line.id]
+        amount = charges.marginal(rate.model, position.value, used)
+        position.value += used
+        return amount
+
+    def settle(self) -> dict[CounterKey, str]:
+        """The counters that moved since the last time, with their values as decimal text."""
+        moved: dict[CounterKey, str] = {}
+        for slot in self._touched.values():
+            for counter in (*slot.spend, *(counter for _, counter in slot.use), *slot.tiers.values()):
+                moved[counter.key] = show_value(counter.key, counter.value)
+        self._touched.clear()
+        if len(self._slots) > MAX_SLOTS:
+            self._slots.clear()
+        return moved
+
+    def replace(self, counted: Mapping[CounterKey, int]) -> None:
+        """Puts recounted values in the place of what was counted, as after a change of prices."""
+        self._stored.update({key: counter.value for key, counter in self._counters.items()})
+        self._stored.update(counted)
+        self._forget()
+
+    def _adopt(self, tariff: Tariff) -> None:
+        if tariff is not self._tariff:
+            self._stored.update({key: counter.value for key, counter in self._counters.items()})
+            self._forget()
+            self._tariff = tariff
+
+    def _forget(self) -> None:
+        assert not self._touched, "settle before the tariff changes"
+        self._counters.clear()
+        self._slots.clear()
+
+    def _slot(self, tariff: Tariff, place: tuple[str, str | None, int], time: int) -> Slot:
+        account, key, _ = place
+        plan = tariff.plan_of(account)
+        zone = tariff.timezone_of(account)
+        spend: dict[CounterKey, Counter] = {}
+        use: list[tuple[Line, Counter]] = []
+        subjects = [("account", account)] + ([("key", key)] if key is not None else [])
+        for scope, name in subjects:
+            caps = tariff.caps_of(scope, name)
+            measures = {(AMOUNT, DEFAULT_PERIOD)} | {(cap.measure, cap.period) for cap in caps}
+            for measure, kind in sorted(measures):
+                start = period_of(kind, zone, time).start
+                levels = levels_of(cap for cap in caps if (cap.measure, cap.period) == (measure, kind))
+                counter = self._counter(CounterKey(f"{scope}:{name}", measure, kind, start), levels)
+                if measure == AMOUNT:
+                    spend[counter.key] = counter
+                else:
+                    line = levels[0].cap.line
+                    assert line is not None
+                    use.append((line, counter))
+        slot = Slot(plan, tuple(spend.values()), tuple(use), self._tiers(plan, account, zone, time))
+        self._slots[place] = slot
+        return slot
+
+    def _tiers(self, plan: PlanTariff | None, account: str, zone: str, time: int) -> dict[str, Counter]:
+        """How far the account is into each charge whose price depends on that."""
+        start = period_of(DEFAULT_PERIOD, zone, time).start
+        lines = [line for line in plan.lines if not line.linear] if plan is not None else []
+        return {
+            line.id: self._counter(CounterKey(f"account:{account}", f"charge:{line.id}", DEFAULT_PERIOD, start), [])
+            for line in lines
+        }
+
+    def _counter(self, key: CounterKey, levels: list[Level]) -> Counter:
+        counter = self._counters.get(key)
+        if counter is None:
+            counter = self._counters[key] = Counter(key, self._stored.get(key), levels)
+        return counter
+
+
+def levels_of(caps: Iterable[Cap]) -> list[Level]:
+    """The thresholds of caps, and the caps themselves, from the lowest."""
+    levels = [Level(-(-cap.limit * p // 100), p, cap) for cap in caps for p in (*cap.thresholds, 100)]
+    return sorted(levels, key=lambda level: (level.limit, level.percent))
+
+
+def parse_value(key: CounterKey, text: str) -> int:
+    """A counter's value from its decimal text."""
+    return money.amount(text) if key.measure == AMOUNT else money.scaled(text, money.QUANTITY_DECIMALS)
+
+
+def show_value(key: CounterKey, value: int) -> str:
+    """Decimal text of a counter's value."""
+    return money.amount_text(value) if key.measure == AMOUNT else money.quantity_text(value)
