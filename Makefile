@@ -39,14 +39,17 @@ $(STAMP): requirements.lock pyproject.toml
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
+UV_LOCK = build/lock/bin/uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes \
+	--no-config --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" --quiet
+
+# Two locks with the same versions: requirements.lock for who works here, requirements-run.lock for what
+# runs (the image). They name no index: whoever installs decides where packages come from.
 .PHONY: lock
-lock: ## requirements.lock anew from pyproject.toml (UPGRADE=--upgrade takes newer versions)
+lock: ## both lock files anew from pyproject.toml (UPGRADE=--upgrade takes newer versions)
 	@$(FIND_PYTHON); [ -x build/lock/bin/uv ] || { "$$python" -m venv build/lock && \
 	    build/lock/bin/python -m pip --disable-pip-version-check install --quiet 'uv==0.13.9'; }
-	build/lock/bin/uv pip compile pyproject.toml --extra all --extra dev --constraint constraints.txt \
-	    --universal --python-version 3.11 --generate-hashes $(UPGRADE) \
-	    --no-config --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-	    --quiet --output-file requirements.lock
+	$(UV_LOCK) --extra all --extra dev --constraint constraints.txt $(UPGRADE) --output-file requirements.lock
+	$(UV_LOCK) --extra all --constraint requirements.lock --output-file requirements-run.lock
 
 # ----------------------------------------------------------------------------------------------- use
 .PHONY: demo

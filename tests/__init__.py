@@ -1,0 +1,1 @@
+"""The specification: what the product promises, one sentence each."""
