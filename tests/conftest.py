@@ -1,0 +1,41 @@
+"""What all tests share: which of them need something that is not always there, and a word about long files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+ROOMS = ("schemas", "producers", "consumers", "analytics", "doortab", "doortab/log")
+LONG_LINES = 300
+
+# Marker, the variable that says that it may run, and the way to get there.
+NEEDS = (
+    ("kafka", "DOORTAB_TEST_KAFKA", "needs a real broker: make test-kafka"),
+    ("soak", "DOORTAB_TEST_SOAK", "runs for minutes: DOORTAB_TEST_SOAK=1 make test"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what cannot run here, and says what would make it run."""
+    for marker, variable, way in NEEDS:
+        if os.environ.get(variable):
+            continue
+        skip = pytest.mark.skip(reason=way)
+        for item in items:
+            if item.get_closest_marker(marker):
+                item.add_marker(skip)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names the modules that are getting long, before tests/test_house.py refuses them."""
+    lengths = {
+        str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8").count("\n")
+        for room in ROOMS
+        for path in sorted((REPOSITORY / room).glob("*.py"))
+    }
+    for name, lines in lengths.items():
+        if lines > LONG_LINES:
+            terminalreporter.write_line(f"long: {name} has {lines} lines; most files fit in {LONG_LINES}")
