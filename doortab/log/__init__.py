@@ -1,1 +1,1 @@
-"""Adapters of the log: one module per kind, opened by URL."""
+"""Adapters of the log: one module per kind, opened by URL with ``doortab.log.open.open_log``."""

@@ -1,0 +1,61 @@
+"""Opens a log by its URL. Only what the URL asks for is imported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from doortab.schemas.errors import UsageError
+from doortab.schemas.log import Log
+
+FORMS = "file:DIR, kafka://host:port[,host:port][/PREFIX] or memory:"
+
+
+def open_log(url: str, clock: Callable[[], float] = time.time) -> Log:
+    """The log at this URL.
+
+    ``file:DIR`` is the embedded log of one machine, ``kafka://host:port[,host:port][/PREFIX]`` a Kafka
+    cluster whose topics are called PREFIX + name, ``memory:`` a log that ends with this process.
+    ``clock`` gives seconds since 1970, for logs that stamp records themselves (Kafka does it on the broker).
+
+    Raises:
+        UsageError: no such form; or kafka-python is not installed; or the file is not for this version.
+        LogUnavailable: the directory of a file log cannot be used. Kafka is not contacted before it is needed.
+    """
+    kind, colon, rest = url.partition(":")
+    if colon and kind == "file":
+        return _open_file(url, rest, clock)
+    if colon and kind == "kafka":
+        return _open_kafka(url, rest)
+    if url == "memory:":
+        from doortab.log.memory import MemoryLog
+
+        return MemoryLog(clock)
+    raise UsageError(f"{url!r} is not the URL of a log; write {FORMS}")
+
+
+def _open_file(url: str, rest: str, clock: Callable[[], float]) -> Log:
+    from doortab.log.file import FileLog
+
+    directory = rest.removeprefix("//") if rest.startswith("///") else rest
+    if not directory or directory.startswith("//"):
+        raise UsageError(f"{url!r} names no directory of this machine; write file:DIR or file:///absolute/DIR")
+    return FileLog(Path(directory), clock)
+
+
+def _open_kafka(url: str, rest: str) -> Log:
+    servers, _, prefix = rest.removeprefix("//").partition("/")
+    brokers = servers.split(",")
+    if not rest.startswith("//") or not all(_is_address(broker) for broker in brokers):
+        raise UsageError(f"{url!r} names no broker; write kafka://host:port[,host:port][/PREFIX]")
+    try:
+        from doortab.log.kafka import KafkaLog
+    except ImportError as error:
+        raise UsageError(f"{url!r} needs kafka-python ({error}); pip install 'doortab[kafka]'") from error
+    return KafkaLog(brokers, prefix)
+
+
+def _is_address(broker: str) -> bool:
+    host, _, port = broker.rpartition(":")
+    return bool(host) and port.isascii() and port.isdigit() and 0 < int(port) < 65_536
