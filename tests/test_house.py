@@ -128,7 +128,12 @@ def test_the_rooms_are_flat_and_every_package_is_named_in_pyproject() -> None:
 
 
 def test_the_rooms_are_linked_where_python_sees_them() -> None:
-    links = {path: os.readlink(REPOSITORY / path) for path, mode in tracked().items() if mode == "120000"}
+    # A clone without symbolic links has small files in their place that hold the target.
+    links = {
+        path: os.readlink(full) if (full := REPOSITORY / path).is_symlink() else full.read_text(encoding="utf-8")
+        for path, mode in tracked().items()
+        if mode == "120000"
+    }
 
     assert links == {f"doortab/{room}": f"../{room}" for room in ROOMS}
 
@@ -176,13 +181,13 @@ def test_nobody_imports_a_room_by_its_plain_name() -> None:
     assert found == []
 
 
-def test_schemas_import_nobody_of_ours() -> None:
+def test_a_room_imports_itself_and_the_words_and_nothing_else_of_ours() -> None:
     found = [
         f"{path}:{line} imports {name}"
-        for path in sources()
-        if path.startswith("schemas/")
+        for path in product()
+        if (room := "log" if path.startswith("doortab/log/") else path.split("/")[0]) != "doortab"
         for line, name in imports_of(path)
-        if name.split(".")[0] == "doortab" and not name.startswith("doortab.schemas")
+        if name.split(".")[0] == "doortab" and [*name.split("."), ""][1] not in {room, "schemas"}
     ]
 
     assert found == []
