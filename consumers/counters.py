@@ -209,7 +209,7 @@ class Counters:
     def _counter(self, key: CounterKey, levels: list[Level]) -> Counter:
         counter = self._counters.get(key)
         if counter is None:
-            counter = self._counters[key] = Counter(key, self._stored.get(key), levels)
+            counter = self._counters[key] = Counter(key, self._stored.pop(key, None), levels)
         return counter
 
 

@@ -91,4 +91,4 @@ def repeated(digests: Digests) -> dict[int, int]:
 
 
 Content = tuple[Any, ...]
-"""What must be equal for two events of one (source, id) to be one event. Its time is not part of it."""
+"""An event without its name and time, comparable with another's."""

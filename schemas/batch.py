@@ -55,7 +55,8 @@ class CounterKey(NamedTuple):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """A counter reached a cap, or a share of it (``percent``); or, with percent 0, no longer reaches it.
+    """A counter reached a cap, or a share of it (``percent``); or, where the id says ``lift:``, a new
+    catalog took that back.
 
     ``id`` follows from the cause alone, so that deciding again is the same decision. ``value`` and
     ``limit`` are decimal text, ``at`` and ``event_time`` instants, ``place`` the log position of the

@@ -11,8 +11,6 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from doortab.schemas import money
-
 ZeroUsage = Literal["free", "bill_first_flat"]
 
 
@@ -87,6 +85,16 @@ def marginal(model: Model, before: int, quantity: int) -> int:
     return model.total(before + quantity) - model.total(before)
 
 
-def whole_units(quantity: int) -> int:
-    """The quantity as a whole number of 10^-24, from a whole number of units."""
-    return quantity * money.QUANTITY_ONE
+def unit_within(model: AnyModel, before: int, quantity: int) -> int | None:
+    """The price (of 10^-12) that every unit from ``before`` on costs, or None where it changes on the way."""
+    if isinstance(model, PerUnit):
+        return model.unit
+    below = 0
+    for tier in model.tiers:
+        if tier.up_to is None or before < tier.up_to:
+            # Entering a tier costs its flat fee, once; that is for the event that enters.
+            entered = tier.flat and before <= below
+            inside = tier.up_to is None or before + quantity <= tier.up_to
+            return tier.unit if inside and not entered and quantity >= 0 else None
+        below = tier.up_to
+    return None

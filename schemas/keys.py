@@ -52,7 +52,7 @@ ACCOUNT_TRANSITIONS: dict[str, dict[str, AccountState]] = {
     "closed": {"account.opened": "active"},
 }
 
-_SEVERITY = {"active": 0, "retiring": 1, "expired": 2, "revoked": 3, "closed": 1}
+SEVERITY = {"active": 0, "retiring": 1, "expired": 2, "revoked": 3, "closed": 1}
 
 
 class Key(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="key", tag_field="kind"):
@@ -246,7 +246,7 @@ def rank(state: Key | Account, value: bytes) -> tuple[bool, int, int, int]:
     ``value`` is the record's value. Two desks may write the same version at the same time; every
     reader then picks the same one of them, in whatever order it meets them.
     """
-    return state.status == "revoked", state.version, _SEVERITY[state.status], zlib.crc32(value)
+    return state.status == "revoked", state.version, SEVERITY[state.status], zlib.crc32(value)
 
 
 def merge(one: S, other: S) -> S:
@@ -269,4 +269,5 @@ def decode(value: bytes) -> Key | Account:
     Raises:
         msgspec.DecodeError: the bytes are not one.
     """
-    return _decoder.decode(value)
+    state: Key | Account = _decoder.decode(value)
+    return state

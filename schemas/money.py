@@ -19,7 +19,7 @@ AMOUNT_ONE = 10**AMOUNT_DECIMALS
 
 Rounding = Literal["half_up", "half_even", "up", "down"]
 
-_DECIMAL = re.compile(r"(-?)([0-9]{1,60})(?:\.([0-9]{1,36}))?\Z")
+_DECIMAL = re.compile(r"(-?)([0-9]{1,200})(?:\.([0-9]{1,36}))?\Z")
 
 
 def scaled(text: str, decimals: int) -> int:

@@ -1,0 +1,59 @@
+"""Counters reckoned anew from the rows, as when a new catalog prices or caps what was counted before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from doortab.analytics.cells import Columns, Heading, Read
+from doortab.analytics.rating import Groups, rate
+from doortab.analytics.zones import local_bucket
+from doortab.schemas.batch import CounterKey
+from doortab.schemas.periods import KINDS, PeriodKind
+from doortab.schemas.tariff import AMOUNT, Tariff
+
+DEFAULT_PERIOD: PeriodKind = "month"
+
+
+def recount(read: Read, columns: Columns, tariff: Tariff, partition: int) -> dict[CounterKey, int]:
+    """Every counter of the accounts and keys that have events in the partition."""
+    here = f"part = {partition}"
+    condition = (
+        f"account IN (SELECT DISTINCT account FROM usage WHERE {here}) "
+        f"OR key IN (SELECT DISTINCT key FROM usage WHERE {here} AND key IS NOT NULL)"
+    )
+    if not read(f"SELECT 1 FROM usage WHERE {here} LIMIT 1"):
+        return {}
+    counted: dict[CounterKey, int] = {}
+    for kind, zone in sorted({(kind, zone) for kind in _kinds(tariff) for zone in _zones(tariff)}):
+        headings = [Heading("account", "account"), Heading("key", "key"), Heading("start", local_bucket(kind, zone))]
+        groups = rate(read, columns, tariff, headings, None, condition)
+        for key, value in _counters(tariff, groups, kind, zone):
+            counted[key] = counted.get(key, 0) + value
+    return counted
+
+
+def _kinds(tariff: Tariff) -> list[PeriodKind]:
+    capped = {cap.period for cap in tariff.catalog.caps}
+    return [kind for kind in KINDS if kind == DEFAULT_PERIOD or kind in capped]
+
+
+def _zones(tariff: Tariff) -> list[str]:
+    return sorted({"UTC"} | {plan.timezone for plan in tariff.plans.values()})
+
+
+def _counters(tariff: Tariff, groups: Groups, kind: PeriodKind, zone: str) -> Iterator[tuple[CounterKey, int]]:
+    for (account, key, start, _), group in groups.items():
+        if tariff.timezone_of(account) != zone or not group.billable:
+            continue
+        subjects = [("account", account)] + ([("key", key)] if key is not None else [])
+        for scope, name in subjects:
+            subject = f"{scope}:{name}"
+            measures = {cap.measure for cap in tariff.caps_of(scope, name) if cap.period == kind}
+            if kind == DEFAULT_PERIOD:
+                measures.add(AMOUNT)
+            for measure in sorted(measures):
+                value = group.amount if measure == AMOUNT else group.quantities.get(measure, 0)
+                yield CounterKey(subject, measure, kind, start), value
+        if kind == DEFAULT_PERIOD:
+            for line, quantity in sorted(group.lines.items()):
+                yield CounterKey(f"account:{account}", f"charge:{line}", kind, start), quantity

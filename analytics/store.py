@@ -1,0 +1,315 @@
+"""The store: the ledger's DuckDB file, opened by one process, written by one thread.
+
+Every batch is one transaction: rows, rejections, counters, decisions, messages and positions, all or
+nothing. After the commit the commit row is read back, for DuckDB 2.0 can commit an aborted
+transaction without a word. Whatever fails in between leaves the last commit as it was; the caller
+reads ``resume`` again and goes on from there.
+
+Readers use ``cursor()``, one a thread, and ``fetchall()``: a result that is not read to its end keeps
+its transaction open.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from doortab.analytics import tables
+from doortab.analytics.recount import recount
+from doortab.analytics.tables import quoted
+from doortab.schemas.batch import Batch, CounterKey, Decision, Message, Resumed, Rows, StoredEvent
+from doortab.schemas.errors import StoreBusy, StoreDamaged
+from doortab.schemas.tariff import Tariff
+
+MAX_COLUMNS = {"units": 64, "dimensions": 64}
+"""So many units and dimensions get a column of their own; those that come later share one as JSON."""
+
+COMPACT_FACTOR = 4
+COMPACT_MINIMUM = 100_000
+
+
+class Store:
+    """The open store. Use ``Store.open``."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path, clock: Callable[[], int]) -> None:
+        self.path = path
+        self._connection = connection
+        self._clock = clock
+        self._columns = _columns(connection)
+        self._epoch = 0
+        self._next_batch = 0
+        self._next_seq = 0
+        self._counter_rows = 0
+
+    @classmethod
+    def open(
+        cls,
+        path: Path,
+        *,
+        threads: int = 2,
+        memory_limit: str = "4GB",
+        clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> Store:
+        """Opens the store, or makes an empty one.
+
+        Raises:
+            StoreBusy: another process has it open.
+            StoreDamaged: DuckDB cannot read it, or a newer doortab wrote it.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _create(path)
+        connection = _connect(path)
+        for setting, value in _settings(threads, memory_limit).items():
+            connection.execute(f"SET {setting} = '{value}'")
+        _check_format(connection, path)
+        return cls(connection, path, clock)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection of its own to the same store, for one thread to read with."""
+        return self._connection.cursor()
+
+    def resume(self) -> Resumed:
+        """Takes ownership: a new epoch, and where to go on from."""
+        read = self._read
+        self._columns = _columns(self._connection)
+        self._next_batch = read("SELECT coalesce(max(batch), 0) + 1 FROM commits")[0][0]
+        self._epoch = read("SELECT coalesce(max(epoch), 0) + 1 FROM commits")[0][0]
+        self._next_seq = read("SELECT coalesce(max(seq), -1) + 1 FROM usage")[0][0]
+        self._counter_rows = read("SELECT count(*) FROM counters")[0][0]
+        counters = read(f"SELECT subject, measure, period, {_micros('start')}, value FROM ({LATEST_COUNTERS})")
+        return Resumed(
+            positions=dict(read("SELECT part, max(next) FROM commits WHERE part >= 0 GROUP BY part")),
+            counters={CounterKey(*row[:4]): row[4] for row in counters},
+            adopted=dict(read("SELECT part, max(catalog_offset) FROM adopted GROUP BY part")),
+            next_seq=self._next_seq,
+            epoch=self._epoch,
+        )
+
+    def digests(self) -> npt.NDArray[np.uint64]:
+        """The digest of every row, in row order."""
+        found = self._connection.execute("SELECT digest FROM usage ORDER BY seq").fetchnumpy()["digest"]
+        return np.asarray(found, dtype=np.uint64)
+
+    def write(self, batch: Batch) -> Iterator[str]:
+        """Commits the batch, yielding a name after each step. It is durable once ``committed`` was yielded.
+
+        Raises:
+            StoreDamaged: DuckDB gave up, or the commit is not there; reopen the store.
+        """
+        connection, number = self._connection, self._next_batch
+        try:
+            connection.execute("BEGIN")
+            yield "began"
+            self._add_columns(batch.rows)
+            if len(batch.rows):
+                self._insert("usage", tables.usage_arrow(batch.rows, self._next_seq, self._columns))
+            yield "rows"
+            for table, columns in tables.batch_tables(batch, number, self._epoch, self._clock()).items():
+                self._insert(table, columns)
+                yield table
+            connection.execute("COMMIT")
+        except BaseException as error:
+            self._roll_back()
+            if isinstance(error, duckdb.Error):
+                raise _damaged(self.path, error) from error
+            raise
+        if not self._read(f"SELECT 1 FROM commits WHERE batch = {number} LIMIT 1"):
+            raise StoreDamaged(f"commit {number} of {self.path} is not in the store; restart the ledger")
+        self._next_batch += 1
+        self._next_seq += len(batch.rows)
+        self._counter_rows += len(batch.counters)
+        yield "committed"
+
+    def find(self, digests: Sequence[int], low: int, high: int) -> list[StoredEvent]:
+        """The rows numbered from ``low`` until before ``high`` that have one of the digests."""
+        wanted = ", ".join(map(str, digests))
+        return self._stored(f"seq >= {low} AND seq < {high} AND digest IN ({wanted})")
+
+    def _stored(self, condition: str) -> list[StoredEvent]:
+        special = list(self._columns.items())
+        names = [quoted(column) for _, column in special]
+        plain = "digest, source, id, type, subject, account, key, allowed, reason, billable, operation, more, rest"
+        rows = self._read(f"SELECT {', '.join([plain, *names])} FROM usage WHERE {condition} ORDER BY seq")
+        found = []
+        for row in rows:
+            values = [(root, name, value) for ((root, name), _), value in zip(special, row[13:], strict=True)]
+            units = {name: value for root, name, value in values if root == "units" and value is not None}
+            texts = {name: value for root, name, value in values if root == "dimensions" and value is not None}
+            found.append(StoredEvent(*row[:11], units, texts, row[11], row[12]))
+        return found
+
+    def pending(self) -> list[Message]:
+        """The messages that were committed and are not known to be in the log, in the order of their causes."""
+        rows = self._read(
+            "SELECT id, topic, key, value FROM outbox WHERE id NOT IN (SELECT id FROM published) ORDER BY batch, id"
+        )
+        return [Message(*row) for row in rows]
+
+    def published(self, ids: Sequence[str]) -> None:
+        """Notes that these messages are in the log."""
+        self._insert("published", tables.arrow("published", {"id": ids}))
+
+    def recount(self, tariff: Tariff, partition: int) -> dict[CounterKey, int]:
+        """Every counter of the accounts and keys that have events in the partition, reckoned anew from the rows."""
+        return recount(self._read, self._columns, tariff, partition)
+
+    def decided(self) -> list[Decision]:
+        """Every decision, in the order they were made."""
+        times = {"start", "end", "at", "event_time"}
+        selected = ", ".join(_micros(quoted(n)) if n in times else quoted(n) for n in _DECISION_FIELDS)
+        rows = self._read(f"SELECT {selected}, part, off, idx FROM decisions ORDER BY batch, id")
+        return [
+            Decision(
+                **dict(zip(_DECISION_FIELDS, row[:-3], strict=True)), place=row[-3:] if row[-3] is not None else None
+            )
+            for row in rows
+        ]
+
+    def compact(self) -> bool:
+        """Keeps only the latest value of each counter, once most are outdated. True when it did."""
+        if self._counter_rows < COMPACT_MINIMUM:
+            return False
+        live = self._read(f"SELECT count(*) FROM ({LATEST_COUNTERS})")[0][0]
+        if self._counter_rows < COMPACT_FACTOR * live:
+            return False
+        self._connection.execute(f"CREATE OR REPLACE TABLE counters AS {LATEST_COUNTERS}")
+        self._counter_rows = live
+        return True
+
+    def close(self) -> None:
+        """Closes the file; what was committed is in it."""
+        self._connection.close()
+
+    @property
+    def columns(self) -> dict[tuple[str, str], str]:
+        """The column of each unit and dimension, by (``units`` or ``dimensions``, name)."""
+        return dict(self._columns)
+
+    def room_for(self, root: str, names: set[str]) -> set[str]:
+        """Which of the names have a column, or may get one."""
+        known = {name for kind, name in self._columns if kind == root}
+        new = sorted(names - known)[: max(0, MAX_COLUMNS[root] - len(known))]
+        return (names & known) | set(new)
+
+    def _add_columns(self, rows: Rows) -> None:
+        wanted = [("units", name, "BIGINT") for name in rows.units]
+        wanted += [("dimensions", name, "VARCHAR") for name in rows.dimensions]
+        taken = {column.lower() for column in self._columns.values()}
+        for root, name, kind in sorted(wanted):
+            if (root, name) in self._columns:
+                continue
+            # DuckDB's identifiers do not tell upper from lower case; ours do.
+            column = f"{root}.{name}"
+            while column.lower() in taken:
+                column += "'"
+            taken.add(column.lower())
+            self._connection.execute(f"ALTER TABLE usage ADD COLUMN {quoted(column)} {kind}")
+            self._insert(
+                "usage_columns",
+                tables.arrow("usage_columns", {"root": [root], "name": [name], "column_name": [column]}),
+            )
+            self._columns[root, name] = column
+
+    def _insert(self, table: str, columns: Any) -> None:
+        self._connection.register("incoming", columns)
+        self._connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")
+        self._connection.unregister("incoming")
+
+    def _read(self, query: str) -> list[Any]:
+        return self._connection.execute(query).fetchall()
+
+    def _roll_back(self) -> None:
+        try:
+            self._connection.execute("ROLLBACK")
+        except duckdb.Error:
+            # The transaction is gone already, or the whole instance is; either way nothing of it stays.
+            return
+        self._columns = _columns(self._connection)
+
+
+_DECISION_FIELDS = [name for name in Decision.__struct_fields__ if name != "place"]
+
+LATEST_COUNTERS = (
+    "SELECT subject, measure, period, start, arg_max(value, batch) AS value, max(batch) AS batch "
+    "FROM counters GROUP BY subject, measure, period, start"
+)
+
+
+def _micros(column: str) -> str:
+    return f"epoch_us({column})"
+
+
+def _settings(threads: int, memory_limit: str) -> dict[str, str]:
+    return {
+        "threads": str(threads),
+        "memory_limit": memory_limit,
+        "TimeZone": "UTC",
+        "wal_autocheckpoint": "64MB",
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+
+
+def _connect(path: Path) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(str(path))
+    except duckdb.Error as error:
+        if "lock" in str(error).lower():
+            raise StoreBusy(f"{path} is open in another process: {_first_line(error)}") from error
+        raise _damaged(path, error) from error
+
+
+def _create(path: Path) -> None:
+    """Makes an empty store under another name first: one that is cut short in the making cannot be opened."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    connection = duckdb.connect(str(draft))
+    for statement in tables.create_statements():
+        connection.execute(statement)
+    connection.execute("INSERT INTO meta VALUES ('format', ?)", [str(tables.FORMAT)])
+    connection.execute("CHECKPOINT")
+    connection.close()
+    os.link(draft, path) if not path.exists() else None
+    draft.unlink()
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def _check_format(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
+    try:
+        found = int(connection.execute("SELECT value FROM meta WHERE name = 'format'").fetchall()[0][0])
+    except (duckdb.Error, IndexError) as error:
+        raise StoreDamaged(f"{path} is not a doortab store; move it away and run 'doortab rebuild'") from error
+    if found > tables.FORMAT:
+        raise StoreDamaged(
+            f"{path} has format {found}, and this doortab reads up to {tables.FORMAT}; install a newer doortab"
+        )
+
+
+def _columns(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], str]:
+    rows = connection.execute("SELECT root, name, column_name FROM usage_columns").fetchall()
+    return {(root, name): column for root, name, column in rows}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _damaged(path: Path, error: Exception) -> StoreDamaged:
+    return StoreDamaged(f"{path}: {_first_line(error)}; nothing acknowledged is lost: restart, or run 'doortab doctor'")
+
+
+def more_of(units: dict[str, str], dimensions: dict[str, str]) -> str | None:
+    """The JSON of the quantities and dimensions that have no column."""
+    kept = {name: part for name, part in (("units", units), ("dimensions", dimensions)) if part}
+    return msgspec.json.encode(kept, order="deterministic").decode() if kept else None

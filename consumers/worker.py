@@ -1,0 +1,271 @@
+"""The worker: the one loop that turns the log into the store.
+
+One turn takes these steps, in this order, and names each as it is done:
+
+1. ``polled``: records of ``usage`` are read, then catalog and keys to their ends.
+2. ``decoded``: bytes became events, or rejections with a reason.
+3. ``sifted``: repetitions and conflicts are told from new events.
+4. ``folded``: counters moved in event order; what crossed a cap became a decision.
+5. the steps of ``Store.write``, the last of them ``committed``: rows, rejections, counters, decisions,
+   messages, positions and control totals, in one transaction.
+6. ``published``: what the decisions say is in the log. Before that the store knows it as pending.
+
+It may die between any two. Then whoever starts again reads the last commit and goes on; ids that
+follow from their causes make the repetition of step 6 harmless. After an error the worker's memory is
+not to be trusted: make a new one.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter as Tally
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from doortab.consumers import enforcer
+from doortab.consumers.adoption import redecide
+from doortab.consumers.counters import Counters, show_value
+from doortab.consumers.dedupe import IdIndex, digests_of
+from doortab.consumers.recorder import rows_of
+from doortab.consumers.rejections import conflict, rejection_message, unattributed_message
+from doortab.consumers.sift import Finder, Sifted, sift
+from doortab.consumers.views import NO_CATALOG, Views
+from doortab.schemas import topics, wire
+from doortab.schemas.batch import Batch, CounterKey, Decision, Message, Progress, Resumed, Rows
+from doortab.schemas.events import UNATTRIBUTED, Event, is_billable
+from doortab.schemas.log import Entry, Log, Record, TopicPartition
+from doortab.schemas.tariff import Tariff
+
+MAX_RECORDS = 200
+MAX_BYTES = 8_000_000
+"""A turn takes at most so much: about 20,000 events, which keeps a commit near a tenth of a second."""
+
+
+class Store(Finder, Protocol):
+    """What the worker needs of the store."""
+
+    def resume(self) -> Resumed: ...
+    def digests(self) -> npt.NDArray[np.uint64]: ...
+    def write(self, batch: Batch) -> Iterator[str]: ...
+    def pending(self) -> list[Message]: ...
+    def published(self, ids: Sequence[str]) -> None: ...
+    def room_for(self, root: str, names: set[str]) -> set[str]: ...
+    def recount(self, tariff: Tariff, partition: int) -> dict[CounterKey, int]: ...
+    def decided(self) -> list[Decision]: ...
+    def compact(self) -> bool: ...
+
+
+class Worker:
+    """Owns the store and every partition of ``usage``."""
+
+    def __init__(self, log: Log, store: Store, *, max_records: int = MAX_RECORDS, max_bytes: int = MAX_BYTES) -> None:
+        self._log = log
+        self._store = store
+        self._max = (max_records, max_bytes)
+        self._views = Views(log)
+        self._views.catch_up()
+        resumed = store.resume()
+        self._counters = Counters(resumed.counters)
+        self._next_seq = resumed.next_seq
+        self._index = IdIndex()
+        self._index.add(store.digests(), 0)
+        self._adopted = resumed.adopted
+        self._pending = store.pending()
+        self._announced: set[str] = set()
+        self.epoch = resumed.epoch
+        self.positions = {p: resumed.positions.get(p, 0) for p in range(log.partition_count(topics.USAGE))}
+        self.totals: Tally[str] = Tally()
+        self._reader = log.reader({TopicPartition(topics.USAGE, p): at for p, at in self.positions.items()})
+
+    def turn(self, timeout_seconds: float) -> Iterator[str]:
+        """One turn of the loop. Yields a name after each step; nothing is held between two turns.
+
+        Raises:
+            LogUnavailable: the log could not be reached; call again later.
+            StoreDamaged: the store must be opened again.
+        """
+        records = self._reader.poll(*self._max, timeout_seconds)
+        self._views.catch_up()
+        yield "polled"
+        if records:
+            yield from self._take(records)
+        else:
+            yield from self._adopt({p: self._views.newest for p in self.positions})
+            self._store.compact()
+        yield from self._publish()
+
+    def wake(self) -> None:
+        """Ends a waiting turn at once. Callable from any thread."""
+        self._reader.wake()
+
+    def close(self) -> None:
+        """Frees the readers; log and store stay open."""
+        self._reader.close()
+        self._views.close()
+
+    def _take(self, records: list[Record]) -> Iterator[str]:
+        """Commits the records, stopping in each partition wherever a new catalog comes into force."""
+        while records:
+            ready, later, due = [], [], {}
+            for record in records:
+                wanted = self._views.catalog_at(record.timestamp_ms)
+                if record.partition in due or wanted > self._adopted.get(record.partition, NO_CATALOG):
+                    due.setdefault(record.partition, wanted)
+                    later.append(record)
+                else:
+                    ready.append(record)
+            if ready:
+                # Thousands of small objects at once, none in a cycle: the collector would only walk them.
+                gc.disable()
+                try:
+                    yield from self._commit(ready)
+                finally:
+                    gc.enable()
+            yield from self._adopt(due)
+            records = later
+
+    def _commit(self, records: list[Record]) -> Iterator[str]:
+        decoded = wire.decode(records)
+        logged = self._logged(records, decoded)
+        accounts = self._accounts(decoded, logged)
+        yield "decoded"
+        digests = digests_of(decoded.events)
+        sifted = sift(decoded.events, accounts, decoded.rest, digests, self._index, self._store)
+        yield "sifted"
+        moved, decisions = self._fold(decoded, sifted, accounts, logged)
+        yield "folded"
+        rows = rows_of(
+            sifted.fresh,
+            decoded.events,
+            decoded.times,
+            accounts,
+            decoded.rest,
+            decoded.places,
+            logged,
+            digests,
+            self._store.room_for,
+        )
+        rejected = decoded.rejected + [conflict(decoded, i) for i in sifted.conflicts]
+        messages = enforcer.messages(decisions) + [rejection_message(r) for r in rejected]
+        messages += self._unattributed(accounts, sifted.fresh, logged)
+        progress = self._progress(records, decoded, sifted, rejected)
+        yield from self._write(Batch(rows, rejected, moved, decisions, messages, progress))
+        self._index.add(np.array(rows.digest, dtype=np.uint64), self._next_seq)
+        self._next_seq += len(rows)
+        for step in progress:
+            self.positions[step.partition] = step.next
+            for name in ("events", "billed", "not_billable", "duplicates", "rejected"):
+                self.totals[name] += getattr(step, name)
+
+    def _write(self, batch: Batch) -> Iterator[str]:
+        yield from self._store.write(batch)
+        self._pending += batch.messages
+
+    def _logged(self, records: list[Record], decoded: wire.Decoded) -> list[int]:
+        stamps = {(r.partition, r.offset): r.timestamp_ms * 1000 for r in records}
+        return [stamps[part, offset] for part, offset, _ in decoded.places]
+
+    def _accounts(self, decoded: wire.Decoded, logged: Sequence[int]) -> list[str]:
+        return [
+            event.data.account or self._account(event, place[0], stamp // 1000)
+            for event, place, stamp in zip(decoded.events, decoded.places, logged, strict=True)
+        ]
+
+    def _account(self, event: Event, partition: int, stamp_ms: int) -> str:
+        """Whose an event is that does not say: its key's, else its subject's, else the subject itself."""
+        owner = self._views.account_of_key(event.data.key, stamp_ms) if event.data.key is not None else None
+        if owner is not None:
+            return owner
+        if event.subject is None:
+            return UNATTRIBUTED
+        tariff = self._views.tariff(self._adopted.get(partition, NO_CATALOG))
+        return tariff.account_of_subject(event.subject) or event.subject
+
+    def _fold(
+        self, decoded: wire.Decoded, sifted: Sifted, accounts: list[str], logged: list[int]
+    ) -> tuple[dict[CounterKey, str], list[Decision]]:
+        """Counts the new events, each under the catalog in force where it stands."""
+        rests: dict[int, Any] = {i: msgspec.json.decode(text) for i, text in decoded.rest.items()}
+        by_catalog: dict[int, list[int]] = {}
+        if len(set(self._adopted.values())) <= 1 and len(self._adopted) == len(self.positions):
+            by_catalog[next(iter(self._adopted.values()), NO_CATALOG)] = sifted.fresh
+        else:
+            for i in sifted.fresh:
+                by_catalog.setdefault(self._adopted.get(decoded.places[i][0], NO_CATALOG), []).append(i)
+        moved: dict[CounterKey, str] = {}
+        decisions: list[Decision] = []
+        for offset, order in by_catalog.items():
+            tariff = self._views.tariff(offset)
+            crossings = self._counters.fold(tariff, order, decoded.events, decoded.times, accounts, rests)
+            decisions += enforcer.decide(
+                tariff, crossings, decoded.events, decoded.times, accounts, logged, decoded.places
+            )
+            moved |= self._counters.settle()
+        return moved, decisions
+
+    def _progress(
+        self, records: list[Record], decoded: wire.Decoded, sifted: Sifted, rejected: list[wire.Rejected]
+    ) -> list[Progress]:
+        parts = [place[0] for place in decoded.places]
+        fresh = Tally(parts[i] for i in sifted.fresh)
+        billed = Tally(parts[i] for i in sifted.fresh if is_billable(decoded.events[i].data))
+        duplicates = Tally(parts[i] for i in sifted.duplicates)
+        refused = Tally(r.partition for r in rejected)
+        ends = {record.partition: record.offset + 1 for record in records}
+        return [
+            Progress(
+                p,
+                self.positions[p],
+                end,
+                fresh[p] + duplicates[p] + refused[p],
+                billed[p],
+                fresh[p] - billed[p],
+                duplicates[p],
+                refused[p],
+            )
+            for p, end in sorted(ends.items())
+        ]
+
+    def _unattributed(self, accounts: list[str], fresh: Sequence[int], logged: list[int]) -> list[Message]:
+        if UNATTRIBUTED not in accounts:
+            return []
+        first = next((logged[i] for i in fresh if accounts[i] == UNATTRIBUTED), None)
+        message = unattributed_message(first) if first is not None else None
+        if message is None or message.id in self._announced:
+            return []
+        self._announced.add(message.id)
+        return [message]
+
+    def _adopt(self, due: dict[int, int]) -> Iterator[str]:
+        """Puts newer catalogs in force, one after the other, counting again what they price or cap otherwise."""
+        for partition, wanted in sorted(due.items()):
+            for offset in self._views.versions(self._adopted.get(partition, NO_CATALOG), wanted):
+                tariff = self._views.tariff(offset)
+                at = self._views.stamp_of(offset) * 1000
+                counted = self._store.recount(tariff, partition)
+                self._counters.replace(counted)
+                decisions, messages = redecide(tariff, counted, self._store.decided(), offset, at)
+                values = {key: show_value(key, value) for key, value in counted.items()}
+                batch = Batch(Rows(), [], values, decisions, messages, [], {partition: offset})
+                yield from self._write(batch)
+                self._adopted[partition] = offset
+                yield "adopted"
+
+    def _publish(self) -> Iterator[str]:
+        """Appends what is pending to the log, then notes that it is there."""
+        if not self._pending:
+            return
+        by_topic: dict[str, list[Message]] = {}
+        for message in self._pending:
+            by_topic.setdefault(message.topic, []).append(message)
+        # Revocations first: they are what somebody waits for.
+        for topic in sorted(by_topic, key=lambda name: name != topics.REVOCATIONS):
+            self._log.append(topic, [Entry(0, message.key, message.value) for message in by_topic[topic]])
+            yield "appended"
+        self._store.published([message.id for message in self._pending])
+        self._pending = []
+        yield "published"
