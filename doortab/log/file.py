@@ -22,7 +22,7 @@ from doortab.log.file_reader import FileReader, bounds
 from doortab.log.file_session import FileSession
 from doortab.log.file_writer import Append, FileWriter
 from doortab.log.forking import ForkGate
-from doortab.log.rules import check_entries
+from doortab.log.rules import check_entries, check_partition
 from doortab.schemas.log import Entry, TopicPartition
 from doortab.schemas.topics import Topic
 
@@ -76,7 +76,7 @@ class FileLog:
             UsageError: no such topic or partition, or a record larger than the log takes.
         """
         tables = self._tables_of(topic)
-        check_entries(topic, entries, len(tables))
+        check_entries(topic, entries, len(tables), bool(tables) and tables[0].compacted)
         if not entries:
             return []
         offsets = self._writer.append(Append([tables[entry.partition] for entry in entries], entries), timeout_seconds)
@@ -114,7 +114,7 @@ class FileLog:
 
     def _table_of(self, place: TopicPartition) -> Table:
         tables = self._tables_of(place.topic)
-        check_entries(place.topic, [Entry(place.partition, None, None)], len(tables))
+        check_partition(place.topic, place.partition, len(tables))
         return tables[place.partition]
 
     def _tables_of(self, topic: str) -> list[Table]:

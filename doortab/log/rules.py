@@ -22,17 +22,31 @@ class LogDamaged(DoortabError):
     """The log's file is not readable as a log; restore it from a copy."""
 
 
-def check_entries(topic: str, entries: Sequence[Entry], partitions: int) -> None:
-    """Refuses what no log takes, before anything is sent.
+def check_partition(topic: str, partition: int, partitions: int) -> None:
+    """Refuses a partition that is not there.
 
     Raises:
-        UsageError: no such topic or partition, a value that is not bytes, or a record that is too large.
+        UsageError: no such topic, or fewer partitions.
     """
     if partitions == 0:
         raise UsageError(f"no topic {topic!r} in this log; ensure_topics creates it")
+    if not 0 <= partition < partitions:
+        raise UsageError(f"topic {topic!r} has partitions 0 to {partitions - 1}, not {partition}")
+
+
+def check_entries(topic: str, entries: Sequence[Entry], partitions: int, compacted: bool) -> None:
+    """Refuses what no log takes, before anything is sent.
+
+    Raises:
+        UsageError: no such topic or partition, a record that is too large or empty, or no key where one is needed.
+    """
+    check_partition(topic, 0, partitions)
     for entry in entries:
-        if not 0 <= entry.partition < partitions:
-            raise UsageError(f"topic {topic!r} has partitions 0 to {partitions - 1}, not {entry.partition}")
+        check_partition(topic, entry.partition, partitions)
+        if entry.key is None and (compacted or entry.value is None):
+            raise UsageError(
+                f"a record for {topic!r} needs a key" + (": the topic is compacted" if compacted else " or a value")
+            )
         size = _size(topic, entry.key) + _size(topic, entry.value)
         if size > MAX_RECORD_BYTES:
             raise UsageError(
