@@ -22,6 +22,9 @@ import sys
 import time
 from pathlib import Path
 
+# Run as a script, Python puts this directory first, and `import kafka` would find this very file.
+sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+
 HOME = Path(__file__).resolve().parent.parent / ".kafka"
 HOST = "127.0.0.1"
 KAFKA = "4.3.0"
@@ -181,7 +184,7 @@ class Broker:
         except KafkaError:
             return False
         try:
-            return any(broker["node_id"] == self.node for broker in admin.describe_cluster()["brokers"])
+            return any(broker["broker_id"] == self.node for broker in admin.describe_cluster()["brokers"])
         except KafkaError:
             return False
         finally:
