@@ -1,8 +1,9 @@
 """The fact that a subject is refused, for one cause, perhaps until a time; and its end.
 
-A subject is ``key:ID`` or ``account:ID``. Several causes may hold at once, and lifting one does not
-lift the others. The record key is subject and cause, so that the topic can be compacted and saying
-a thing twice is harmless.
+A subject is ``key:ID`` or ``account:ID``. A cap on a key hangs on its lineage: with reason ``cap`` and the
+lineage as ID, which is the id of its first key, every key of the lineage is refused. Several causes may
+hold at once, and lifting one does not lift the others. The record key is subject and cause, so that the
+topic can be compacted and saying a thing twice is harmless.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
+Kind = Literal["access.revoked", "access.restored"]
 Refusal = Literal["cap", "revoked"]
 
 
@@ -22,7 +24,7 @@ class Revocation(Struct, frozen=True, omit_defaults=True, kw_only=True):
     answers. ``evidence`` says why, for people: counter, limit, and the log position of the event.
     """
 
-    type: Literal["access.revoked", "access.restored"]
+    type: Kind
     id: str
     subject: str
     cause: str
