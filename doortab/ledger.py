@@ -1,0 +1,173 @@
+"""The ledger as a running thing: log, store and worker together, in a thread of its own or turned by hand.
+
+Memory is rebuilt from the last commit after every error, so there is one way to start and no way to
+go on with a state that nobody checked.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from doortab.analytics.cells import Read
+from doortab.analytics.store import Store
+from doortab.consumers.worker import Worker
+from doortab.log.open import open_log
+from doortab.schemas import catalog, topics
+from doortab.schemas.errors import LogUnavailable, StoreDamaged
+from doortab.schemas.log import Log, TopicPartition
+from doortab.schemas.tariff import NO_TARIFF, Tariff
+from doortab.settings import Settings
+
+logger = logging.getLogger("doortab.ledger")
+
+IDLE_SECONDS = 0.5
+RETRY_SECONDS = 1.0
+
+
+class Ledger:
+    """The owner of one store. ``start`` runs it in a thread; ``catch_up`` turns it until nothing is left."""
+
+    def __init__(self, settings: Settings, log: Log | None = None) -> None:
+        self.settings = settings
+        self.log = log or open_log(settings.log_url)
+        self.log.ensure_topics(topics.topics(settings.usage_partitions))
+        self.store = Store.open(settings.store_path, threads=settings.threads, memory_limit=settings.memory_limit)
+        self._worker: Worker | None = None
+        self._moved = threading.Condition()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.failure: StoreDamaged | None = None
+        self._tariff: tuple[int, Tariff] = (-1, NO_TARIFF)
+
+    def worker(self) -> Worker:
+        """The worker, made anew after an error."""
+        if self._worker is None:
+            settings = self.settings
+            self._worker = Worker(
+                self.log, self.store, max_records=settings.batch_records, max_bytes=settings.batch_bytes
+            )
+        return self._worker
+
+    def turn(self, timeout_seconds: float = 0.0) -> bool:
+        """One turn; False when nothing came. After an error the worker is dropped and the error goes on."""
+        try:
+            steps = [step for step in self.worker().turn(timeout_seconds)]
+        except BaseException:
+            self._drop_worker()
+            raise
+        with self._moved:
+            self._moved.notify_all()
+        return len(steps) > 1
+
+    def catch_up(self, progress: Callable[[int], None] | None = None) -> None:
+        """Turns until everything that the log holds now is in the store. ``progress`` gets the events so far.
+
+        Raises:
+            LogUnavailable, StoreDamaged: it could not.
+        """
+        target = self.log.end_offsets(topics.USAGE)
+        while True:
+            came = self.turn()
+            if progress is not None:
+                progress(self.worker().totals["events"])
+            if not came and self.reached(target):
+                return
+
+    def reached(self, target: Mapping[int, int]) -> bool:
+        """Whether the records before these offsets are in the store."""
+        positions = self.worker().positions if self._worker is not None else {}
+        return all(positions.get(partition, 0) >= offset for partition, offset in target.items())
+
+    def wait_for(self, target: Mapping[int, int], timeout_seconds: float) -> bool:
+        """Waits until the running ledger has committed the records before these offsets."""
+        deadline = time.monotonic() + timeout_seconds
+        with self._moved:
+            while not self.reached(target):
+                left = deadline - time.monotonic()
+                if left <= 0 or self.failure is not None:
+                    return False
+                self._moved.wait(min(left, IDLE_SECONDS))
+        return True
+
+    def start(self) -> None:
+        """Runs in a thread until ``stop``."""
+        self._thread = threading.Thread(target=self._run, name="doortab-ledger", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_seconds: float = 10.0) -> None:
+        """Ends after the turn at hand, and closes store and log."""
+        self._stopping.set()
+        if self._worker is not None:
+            self._worker.wake()
+        if self._thread is not None:
+            self._thread.join(timeout_seconds)
+        self.close()
+
+    def close(self) -> None:
+        """Closes worker, store and log."""
+        self._drop_worker()
+        self.store.close()
+        self.log.close()
+
+    def reader(self) -> Read:
+        """A function that answers SQL, for one thread."""
+        cursor = self.store.cursor()
+
+        def read(query: str) -> list[Any]:
+            return cursor.execute(query).fetchall()
+
+        return read
+
+    def tariff(self) -> Tariff:
+        """The newest catalog, as prices: what reports are reckoned by."""
+        end = self.log.end_offsets(topics.CATALOG)[0]
+        if self._tariff[0] != end:
+            found = newest_catalog(self.log)
+            self._tariff = (end, Tariff(found) if found is not None else NO_TARIFF)
+        return self._tariff[1]
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.turn(IDLE_SECONDS)
+            except LogUnavailable as error:
+                logger.warning("the log is away, trying again in %s s: %s", RETRY_SECONDS, error)
+                self._stopping.wait(RETRY_SECONDS)
+            except StoreDamaged as error:
+                logger.critical("%s", error)
+                self.failure = error
+                return
+            except Exception:
+                logger.exception("the worker failed and starts again from the last commit")
+                self._stopping.wait(RETRY_SECONDS)
+
+    def _drop_worker(self) -> None:
+        if self._worker is not None:
+            self._worker.close()
+            self._worker = None
+
+
+def newest_catalog(log: Log) -> catalog.Catalog | None:
+    """The newest catalog in the log that can be read, or None.
+
+    Raises:
+        LogUnavailable: the log could not be reached.
+    """
+    begin, end = log.begin_offsets(topics.CATALOG)[0], log.end_offsets(topics.CATALOG)[0]
+    reader = log.reader({TopicPartition(topics.CATALOG, 0): begin})
+    newest, position = None, begin
+    try:
+        while position < end:
+            for record in reader.poll(1000, 16_000_000, 1.0):
+                position = record.offset + 1
+                try:
+                    newest = catalog.decode(record.value or b"")
+                except catalog.CatalogError as error:
+                    logger.warning("catalog record %s is passed over: %s", record.offset, error)
+    finally:
+        reader.close()
+    return newest
