@@ -160,7 +160,9 @@ class Broker:
 
     def pid(self) -> int | None:
         """The running process, if it is still the one that was started here; else None."""
-        if self.process is not None and self.process.poll() is not None:
+        if self.process is not None:
+            if self.process.poll() is None:
+                return self.process.pid
             self.process = None  # reaped
         try:
             number = int((self.directory / "pid").read_text())
@@ -184,7 +186,8 @@ class Broker:
         except KafkaError:
             return False
         try:
-            return any(broker["broker_id"] == self.node for broker in admin.describe_cluster()["brokers"])
+            brokers = admin.describe_cluster()["brokers"]
+            return any(broker["broker_id"] == self.node and not broker.get("is_fenced") for broker in brokers)
         except KafkaError:
             return False
         finally:

@@ -6,9 +6,8 @@ import sqlite3
 from collections.abc import Iterable
 
 from doortab.log.file_database import Table
+from doortab.log.rules import COMPACTION_LAG_MS
 
-COMPACTION_LAG_MS = 3_600_000
-"""A superseded record of a compacted topic stays for an hour, so that readers and people see recent history."""
 EXPIRED_PER_APPEND = 64
 
 

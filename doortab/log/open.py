@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from doortab.schemas.errors import UsageError
 from doortab.schemas.log import Log
@@ -12,12 +13,13 @@ from doortab.schemas.log import Log
 FORMS = "file:DIR, kafka://host:port[,host:port][/PREFIX] or memory:"
 
 
-def open_log(url: str, clock: Callable[[], float] = time.time) -> Log:
+def open_log(url: str, clock: Callable[[], float] = time.time, kafka: Mapping[str, Any] | None = None) -> Log:
     """The log at this URL.
 
     ``file:DIR`` is the embedded log of one machine, ``kafka://host:port[,host:port][/PREFIX]`` a Kafka
     cluster whose topics are called PREFIX + name, ``memory:`` a log that ends with this process.
     ``clock`` gives seconds since 1970, for logs that stamp records themselves (Kafka does it on the broker).
+    ``kafka`` holds further settings for kafka-python's clients, such as ``security_protocol``.
 
     Raises:
         UsageError: no such form; or kafka-python is not installed; or the file is not for this version.
@@ -27,7 +29,7 @@ def open_log(url: str, clock: Callable[[], float] = time.time) -> Log:
     if colon and kind == "file":
         return _open_file(url, rest, clock)
     if colon and kind == "kafka":
-        return _open_kafka(url, rest)
+        return _open_kafka(url, rest, kafka or {})
     if url == "memory:":
         from doortab.log.memory import MemoryLog
 
@@ -44,7 +46,7 @@ def _open_file(url: str, rest: str, clock: Callable[[], float]) -> Log:
     return FileLog(Path(directory), clock)
 
 
-def _open_kafka(url: str, rest: str) -> Log:
+def _open_kafka(url: str, rest: str, more: Mapping[str, Any]) -> Log:
     servers, _, prefix = rest.removeprefix("//").partition("/")
     brokers = servers.split(",")
     if not rest.startswith("//") or not all(_is_address(broker) for broker in brokers):
@@ -53,7 +55,7 @@ def _open_kafka(url: str, rest: str) -> Log:
         from doortab.log.kafka import KafkaLog
     except ImportError as error:
         raise UsageError(f"{url!r} needs kafka-python ({error}); pip install 'doortab[kafka]'") from error
-    return KafkaLog(brokers, prefix)
+    return KafkaLog(brokers, prefix, more)
 
 
 def _is_address(broker: str) -> bool:

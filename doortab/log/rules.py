@@ -10,6 +10,9 @@ from doortab.schemas.log import Entry, TopicPartition
 MAX_RECORD_BYTES = 4_000_000
 """Key and value together. Below 4 MiB, so that Kafka's framing still fits into its 4 MiB limit."""
 
+COMPACTION_LAG_MS = 3_600_000
+"""A superseded record of a compacted topic stays for an hour, so that readers and people see recent history."""
+
 
 class PositionOutOfRange(DoortabError):
     """The log does not hold the offset that should be read next: records are missing, or another log is there.

@@ -1,0 +1,144 @@
+"""What all Kafka clients of ours share: settings, birth, death, and how much they may say.
+
+A client of kafka-python is disposable here. Several faults leave one running and useless for good, so
+whoever uses one replaces it at the first doubt; nothing of ours is ever kept only inside a client.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from kafka.errors import KafkaError
+from kafka.net.compat import KafkaNetClient
+
+from doortab.schemas.errors import LogUnavailable
+
+C = TypeVar("C")
+
+REQUEST_SECONDS = 10.0
+"""A broker that does not answer one request for so long is treated as gone."""
+BOOTSTRAP_SECONDS = 10.0
+
+_LINES_PER_WINDOW = 5
+_WINDOW_SECONDS = 30.0
+
+_inherited: list[object] = []
+
+
+class Clients:
+    """Makes the clients of one log, all settings said aloud: defaults of kafka-python have changed before."""
+
+    def __init__(self, brokers: list[str], more: Mapping[str, Any]) -> None:
+        """``more`` is what an operator adds, such as ``security_protocol`` and ``sasl_plain_username``."""
+        self.replaced = 0
+        """Clients thrown away because they failed or fell silent."""
+        self._brokers = ", ".join(brokers)
+        self._settings: dict[str, Any] = {
+            "bootstrap_servers": brokers,
+            "client_id": "doortab",
+            "request_timeout_ms": int(REQUEST_SECONDS * 1000),
+            "retry_backoff_ms": 100,
+            "reconnect_backoff_ms": 100,
+            "reconnect_backoff_max_ms": 1000,  # the default of 30 s is what a returned broker would wait for
+            "connections_max_idle_ms": 9 * 60 * 1000,
+            "metadata_max_age_ms": 60_000,
+            "receive_message_max_bytes": 100_000_000,
+            "security_protocol": "PLAINTEXT",
+            **more,
+        }
+
+    def make(self, kind: Callable[..., C], settings: Mapping[str, Any], timeout_seconds: float) -> C:
+        """A new client that has spoken with the cluster.
+
+        A constructor of kafka-python that fails leaves a thread and sockets behind; they are closed here, so
+        that an outage of hours does not end in thousands of them.
+
+        Raises:
+            LogUnavailable: no broker answered in time.
+        """
+        quiet()
+        born: list[Any] = []
+
+        def network(**configs: Any) -> Any:
+            born.append(KafkaNetClient(**configs))
+            return born[-1]
+
+        wait_ms = max(1, int(min(timeout_seconds, BOOTSTRAP_SECONDS) * 1000))
+        try:
+            return kind(**self._settings, **settings, bootstrap_timeout_ms=wait_ms, kafka_client=network)
+        except (KafkaError, OSError) as error:
+            for client in born:
+                end(client.close)
+            raise LogUnavailable(f"no Kafka broker answers at {self._brokers}: {error}") from error
+
+
+def end(close: Callable[[], object]) -> None:
+    """Calls a closing function and puts up with whatever it raises: the object is given up either way."""
+    try:
+        close()
+    except Exception as error:
+        logging.getLogger(__name__).debug("closing a Kafka client: %r", error)
+
+
+def inherit(client: object) -> None:
+    """Keeps a parent's client for ever after a fork: even its destructor would meddle with the parent's sockets."""
+    _inherited.append(client)
+
+
+class Window:
+    """How many bytes may be on their way; kafka-python itself buffers without bound."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._used_bytes = 0
+        self._changed = threading.Condition()
+
+    def take(self, size_bytes: int, deadline: float) -> bool:
+        """Waits for room until ``deadline`` (monotonic); whatever its size, one record always fits alone."""
+        with self._changed:
+            fits = self._changed.wait_for(
+                lambda: self._used_bytes == 0 or self._used_bytes + size_bytes <= self._limit_bytes,
+                max(0.0, deadline - time.monotonic()),
+            )
+            self._used_bytes += size_bytes if fits else 0
+            return fits
+
+    def give(self, size_bytes: int) -> None:
+        """They have arrived, or never will."""
+        with self._changed:
+            self._used_bytes -= size_bytes
+            self._changed.notify_all()
+
+
+class _Few(logging.Filter):
+    """Lets a logger say some lines per window, and counts the rest: a broken client has written 50,000 a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._begun = 0.0
+        self._said = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.created - self._begun > _WINDOW_SECONDS:
+            if self._said > _LINES_PER_WINDOW:
+                left_out = self._said - _LINES_PER_WINDOW
+                record.msg = f"{record.getMessage()} ({left_out} lines of this logger were left out before)"
+                record.args = ()
+            self._begun, self._said = record.created, 0
+        self._said += 1
+        return self._said <= _LINES_PER_WINDOW
+
+
+def quiet() -> None:
+    """Limits what the loggers of kafka-python say; a level that the application has set is left alone."""
+    root = logging.getLogger("kafka")
+    if root.level == logging.NOTSET:
+        root.setLevel(logging.WARNING)
+    for name, logger in list(logging.Logger.manager.loggerDict.items()):
+        ours = name == "kafka" or name.startswith("kafka.")
+        if ours and isinstance(logger, logging.Logger) and not any(isinstance(f, _Few) for f in logger.filters):
+            logger.addFilter(_Few())

@@ -1,0 +1,202 @@
+"""Reads assigned partitions from Kafka, and does not believe silence.
+
+A consumer of kafka-python whose broker hangs returns nothing, without an error. So when nothing has come for
+a while the end of the log is asked for over another connection: if there is more to read, the consumer is
+replaced and goes on from the same positions; if nobody answers, the caller is told.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from kafka import KafkaConsumer
+from kafka import TopicPartition as KafkaPartition
+from kafka.errors import LogTruncationError, OffsetOutOfRangeError
+
+from doortab.log.kafka_client import REQUEST_SECONDS, Clients, end, inherit
+from doortab.log.rules import PositionOutOfRange, start_of
+from doortab.schemas.errors import LogUnavailable, UsageError
+from doortab.schemas.log import Record, TopicPartition
+
+SILENCE_SECONDS = 10.0
+"""After so long without a record the end of the log is asked for."""
+DOUBT_SECONDS = 1.0
+"""The same, while the last answer was none or a bad one."""
+SLICE_SECONDS = 0.05
+"""How long ``wake`` may have to wait: a poll of kafka-python cannot be woken, so it is kept short."""
+
+_CONSUMER_SETTINGS: dict[str, Any] = {
+    "group_id": None,
+    "enable_auto_commit": False,
+    "auto_offset_reset": "none",
+    "allow_auto_create_topics": False,
+    "key_deserializer": None,
+    "value_deserializer": None,
+    "isolation_level": "read_uncommitted",
+    "check_crcs": True,
+    "fetch_min_bytes": 1,
+    "fetch_max_wait_ms": 500,
+    "fetch_max_bytes": 16 * 1024 * 1024,
+    "max_partition_fetch_bytes": 5 * 1024 * 1024,
+    "metrics_enabled": False,
+}
+
+Bounds = Callable[[str], Mapping[int, tuple[int, int]]]
+
+
+class KafkaReader:
+    """A reader of some partitions. Its positions are its own: a consumer only fetches for it."""
+
+    def __init__(self, clients: Clients, prefix: str, bounds: Bounds, positions: Mapping[TopicPartition, int]) -> None:
+        """``bounds`` asks for a topic's first and next offset per partition, over another connection."""
+        self._clients = clients
+        self._prefix = prefix
+        self._bounds = bounds
+        self._positions: dict[TopicPartition, int] = dict(positions)
+        self._fetched: deque[Record] = deque()
+        self._consumer: Any = None
+        self._is_assigned = False
+        self._pid = os.getpid()
+        self._woken = False
+        self._closed = False
+        self._look_at = 0.0
+        self._strikes = 0
+
+    def seek(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Goes on from these offsets; partitions that were not assigned are added."""
+        self._positions.update(positions)
+        self._fetched.clear()
+        self._is_assigned = False
+
+    def wake(self) -> None:
+        """Makes a waiting ``poll`` return within 50 ms, or the next one at once if none waits."""
+        self._woken = True
+
+    def close(self) -> None:
+        """Frees the consumer; never raises."""
+        self._closed = True
+        self._drop_consumer()
+
+    def poll(self, max_records: int, max_bytes: int, timeout_seconds: float) -> list[Record]:
+        """What has come; see the port.
+
+        Raises:
+            LogUnavailable: no broker answers, or nothing comes although the log holds more.
+            PositionOutOfRange: the log does not hold what should be read next.
+            UsageError: no such topic or partition.
+        """
+        if self._closed:
+            raise UsageError("the reader is closed")
+        deadline = time.monotonic() + timeout_seconds
+        while not self._fetched:
+            self._ensure_consumer()
+            self._fetch(max_records, min(SLICE_SECONDS, max(0.0, deadline - time.monotonic())))
+            if self._fetched:
+                self._look_at, self._strikes = time.monotonic() + SILENCE_SECONDS, 0
+            elif time.monotonic() >= self._look_at:
+                self._look()
+            if self._woken or time.monotonic() >= deadline:
+                break
+        self._woken = False
+        return self._take(max_records, max_bytes)
+
+    def _take(self, max_records: int, max_bytes: int) -> list[Record]:
+        records: list[Record] = []
+        while self._fetched and len(records) < max_records:
+            record = self._fetched[0]
+            max_bytes -= len(record.key or b"") + len(record.value or b"")
+            if records and max_bytes < 0:
+                break
+            records.append(self._fetched.popleft())
+            self._positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        return records
+
+    def _fetch(self, max_records: int, timeout_seconds: float) -> None:
+        """Asks the consumer once; any error of its costs it its place."""
+        try:
+            batches = self._consumer.poll(timeout_ms=int(timeout_seconds * 1000), max_records=max_records)
+        except (OffsetOutOfRangeError, LogTruncationError) as error:
+            self._drop_consumer()
+            self._starts()  # says which offset, and what the log holds
+            raise PositionOutOfRange(f"Kafka does not hold what should be read next: {error!r}") from error
+        except Exception as error:  # whatever it is: kafka-python's next poll might never return
+            self._drop_consumer()
+            self._clients.replaced += 1
+            self._look_at = time.monotonic() + DOUBT_SECONDS
+            raise LogUnavailable(f"reading from Kafka failed: {error!r}") from error
+        for place, records in batches.items():
+            topic = place.topic.removeprefix(self._prefix)
+            self._fetched.extend(Record(topic, r.partition, r.offset, r.timestamp, r.key, r.value) for r in records)
+
+    def _look(self) -> None:
+        """Nothing has come for a while: is there nothing, or is the consumer deaf?"""
+        self._look_at = time.monotonic() + DOUBT_SECONDS
+        behind = [
+            f"{place.topic}/{place.partition} is at {self._position(place)} of {end_offset}"
+            for place, (_, end_offset) in self._all_bounds().items()
+            if self._position(place) < end_offset
+        ]
+        if not behind:
+            self._look_at, self._strikes = time.monotonic() + SILENCE_SECONDS, 0
+            return
+        self._drop_consumer()
+        self._clients.replaced += 1
+        self._strikes += 1
+        self._look_at = time.monotonic() + SILENCE_SECONDS
+        if self._strikes > 1:
+            raise LogUnavailable(f"Kafka delivers nothing although it holds more: {', '.join(behind)}")
+
+    def _position(self, place: TopicPartition) -> int:
+        """Where the consumer stands: past the last record, where compaction has left a gap behind it."""
+        position: int | None = self._consumer.position(self._kafka_name(place), timeout_ms=100)
+        return max(position or 0, self._positions[place])
+
+    def _ensure_consumer(self) -> None:
+        if self._consumer is not None and self._pid != os.getpid():
+            self._drop_consumer()
+        if self._consumer is not None and self._is_assigned:
+            return
+        self._positions.update(self._starts())
+        if self._consumer is None:
+            self._pid = os.getpid()
+            self._consumer = self._clients.make(KafkaConsumer, _CONSUMER_SETTINGS, REQUEST_SECONDS)
+        self._consumer.assign([self._kafka_name(place) for place in self._positions])
+        for place, position in self._positions.items():
+            self._consumer.seek(self._kafka_name(place), position)
+        self._is_assigned = True
+        self._look_at = time.monotonic() + SILENCE_SECONDS
+
+    def _starts(self) -> dict[TopicPartition, int]:
+        """Where reading starts, as checked against what the log holds."""
+        return {
+            place: start_of(place, self._positions[place], begin, end_offset)
+            for place, (begin, end_offset) in self._all_bounds().items()
+        }
+
+    def _all_bounds(self) -> dict[TopicPartition, tuple[int, int]]:
+        by_topic = {topic: self._bounds(topic) for topic in {place.topic for place in self._positions}}
+        for topic, partition in self._positions:
+            if partition not in by_topic[topic]:
+                raise UsageError(
+                    f"no partition {partition} of topic {topic!r} in this log; ensure_topics creates topics"
+                )
+        return {place: by_topic[place.topic][place.partition] for place in self._positions}
+
+    def _kafka_name(self, place: TopicPartition) -> Any:
+        return KafkaPartition(self._prefix + place.topic, place.partition)
+
+    def _drop_consumer(self) -> None:
+        """What it had fetched is fetched again: positions move only with what the caller got."""
+        consumer, self._consumer = self._consumer, None
+        self._fetched.clear()
+        self._is_assigned = False
+        if consumer is None:
+            return
+        if self._pid != os.getpid():
+            inherit(consumer)
+        else:
+            end(lambda: consumer.close(autocommit=False, timeout_ms=1000))
