@@ -62,10 +62,20 @@ class Store(Finder, Protocol):
 class Worker:
     """Owns the store and every partition of ``usage``."""
 
-    def __init__(self, log: Log, store: Store, *, max_records: int = MAX_RECORDS, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        log: Log,
+        store: Store,
+        *,
+        max_records: int = MAX_RECORDS,
+        max_bytes: int = MAX_BYTES,
+        publishing: bool = True,
+    ) -> None:
+        """``publishing`` off leaves what was decided pending in the store, as a rebuild wants it."""
         self._log = log
         self._store = store
         self._max = (max_records, max_bytes)
+        self._publishing = publishing
         self._views = Views(log)
         self._views.catch_up()
         resumed = store.resume()
@@ -257,7 +267,7 @@ class Worker:
 
     def _publish(self) -> Iterator[str]:
         """Appends what is pending to the log, then notes that it is there."""
-        if not self._pending:
+        if not self._pending or not self._publishing:
             return
         by_topic: dict[str, list[Message]] = {}
         for message in self._pending:

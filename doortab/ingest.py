@@ -78,7 +78,20 @@ class Packer:
         self.ranges: list[list[int]] = []
 
     def add(self, raw: bytes) -> None:
-        """Takes one event, or what stands in its place."""
+        """Takes one event, an array of them, or what stands in the place of one."""
+        if raw[:1] != b"[":
+            self._add_one(raw)
+            return
+        try:
+            elements = wire.split(raw)
+        except wire.Unreadable:
+            self._add_one(raw)
+            return
+        for element in elements:
+            # An array in an array is no event: it stays in one, or the ledger would take it apart.
+            self._add_one(b"[" + element + b"]" if element[:1] == b"[" else element)
+
+    def _add_one(self, raw: bytes) -> None:
         self.read += 1
         try:
             event, _, _ = wire.decode_event(raw, 0)
@@ -166,11 +179,11 @@ def _opened(name: str) -> IO[bytes]:
 def _split(stream: IO[bytes]) -> Iterator[bytes]:
     lines = iter(stream)
     for line in lines:
-        first = line.strip()
+        first = line.removeprefix(b"\xef\xbb\xbf").strip()
         if not first:
             continue
         if first[:1] == b"[" or (first[:1] == b"{" and first[-1:] != b"}"):
-            yield from _whole(line + b"".join(lines))
+            yield from _whole(first + b"\n" + b"".join(lines))
             return
         yield first
         break

@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from doortab.analytics.cells import Read
@@ -31,11 +32,20 @@ RETRY_SECONDS = 1.0
 class Ledger:
     """The owner of one store. ``start`` runs it in a thread; ``catch_up`` turns it until nothing is left."""
 
-    def __init__(self, settings: Settings, log: Log | None = None) -> None:
+    def __init__(self, settings: Settings, *, store_path: Path | None = None, publishing: bool = True) -> None:
+        """``store_path`` is another store than that of the settings, ``publishing`` whether what is decided
+        is also said: a rebuild decides again what was said long ago."""
         self.settings = settings
-        self.log = log or open_log(settings.log_url)
-        self.log.ensure_topics(topics.topics(settings.usage_partitions))
-        self.store = Store.open(settings.store_path, threads=settings.threads, memory_limit=settings.memory_limit)
+        self._publishing = publishing
+        path = store_path or settings.store_path
+        self.store = Store.open(path, threads=settings.threads, memory_limit=settings.memory_limit)
+        self.log = open_log(settings.log_url)
+        try:
+            self.log.ensure_topics(topics.topics(settings.usage_partitions))
+        except BaseException:
+            self.store.close()
+            self.log.close()
+            raise
         self._worker: Worker | None = None
         self._moved = threading.Condition()
         self._stopping = threading.Event()
@@ -48,14 +58,18 @@ class Ledger:
         if self._worker is None:
             settings = self.settings
             self._worker = Worker(
-                self.log, self.store, max_records=settings.batch_records, max_bytes=settings.batch_bytes
+                self.log,
+                self.store,
+                max_records=settings.batch_records,
+                max_bytes=settings.batch_bytes,
+                publishing=self._publishing,
             )
         return self._worker
 
     def turn(self, timeout_seconds: float = 0.0) -> bool:
         """One turn; False when nothing came. After an error the worker is dropped and the error goes on."""
         try:
-            steps = [step for step in self.worker().turn(timeout_seconds)]
+            steps = list(self.worker().turn(timeout_seconds))
         except BaseException:
             self._drop_worker()
             raise

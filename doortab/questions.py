@@ -65,7 +65,9 @@ def caps(ledger: Ledger, params: Params) -> dict[str, Any]:
     for *name, value in counters:
         counter = CounterKey(*name)
         scope, _, subject = counter.subject.partition(":")
-        bound = [c for c in tariff.caps_of(scope, subject) if (c.measure, c.period) == (counter.measure, counter.period)]
+        bound = [
+            c for c in tariff.caps_of(scope, subject) if (c.measure, c.period) == (counter.measure, counter.period)
+        ]
         for level in levels_of(bound):
             if level.percent == 100 and (parse_value(counter, value) >= level.limit or not params.get("reached")):
                 rows.append(_cap_row(counter, level.cap.id, level.cap.hard, level.limit, value))

@@ -1,0 +1,141 @@
+"""The ledger's HTTP server: health, metrics, and what can be asked.
+
+Everything under ``/v1`` needs the token that the ledger wrote beside its store, readable by its owner
+alone.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request
+from fastapi.responses import JSONResponse, PlainTextResponse
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from doortab.ledger import Ledger
+from doortab.questions import answer
+from doortab.schemas.errors import DoortabError
+
+STATUS = {1: 500, 2: 400, 3: 404, 4: 403, 75: 503}
+
+
+def make_app(ledger: Ledger, token: str) -> FastAPI:
+    """The application that answers for a ledger."""
+    app = FastAPI(title="doortab", version="1", description="Usage metering and billing for API keys")
+
+    def authorized(authorization: str = Header("")) -> None:
+        if not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
+            raise HTTPException(401, "send the token of ledger.json", {"WWW-Authenticate": 'Bearer realm="doortab"'})
+
+    @app.exception_handler(DoortabError)
+    def explain(_: Request, error: DoortabError) -> JSONResponse:
+        told = {"title": type(error).__name__, "detail": str(error), "exit_code": error.exit_code}
+        return JSONResponse(told, STATUS.get(error.exit_code, 500), media_type="application/problem+json")
+
+    @app.get("/livez")
+    def alive() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    def ready() -> JSONResponse:
+        fault = str(ledger.failure) if ledger.failure is not None else ""
+        return JSONResponse({"status": fault or "ok"}, 503 if fault else 200)
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    def metrics() -> PlainTextResponse:
+        registry = CollectorRegistry()
+        registry.register(LedgerCollector(ledger))
+        return PlainTextResponse(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/v1/reports", dependencies=[Depends(authorized)])
+    def reports(
+        period: str | None = None, by: str = Query("account,key"), timezone: str | None = None
+    ) -> dict[str, Any]:
+        return answer(ledger, "report", {"period": period, "by": by.split(","), "timezone": timezone})
+
+    @app.get("/v1/caps", dependencies=[Depends(authorized)])
+    def caps(reached: bool = False) -> dict[str, Any]:
+        return answer(ledger, "caps", {"reached": reached})
+
+    @app.post("/v1/ask/{question}", dependencies=[Depends(authorized)])
+    def ask(question: str, params: dict[str, Any]) -> dict[str, Any]:
+        return answer(ledger, question, params)
+
+    return app
+
+
+class LedgerCollector:
+    """The ledger's figures in Prometheus' names, read when they are asked for."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics."""
+        told = answer(self._ledger, "status", {})
+        events = CounterMetricFamily("doortab_events", "Usage events in the store, by outcome", labels=["outcome"])
+        for outcome in ("billed", "not_billable", "duplicates", "rejected"):
+            events.add_metric([outcome], int(told["control"][outcome]))
+        yield events
+        lag = GaugeMetricFamily("doortab_lag_records", "Log records not in the store yet", labels=["partition"])
+        for partition, records in told["lag_records"].items():
+            lag.add_metric([partition], records)
+        yield lag
+        unexplained = int(told["control"]["unexplained"])
+        yield GaugeMetricFamily("doortab_unexplained_events", "What the control equation leaves over", unexplained)
+        yield GaugeMetricFamily("doortab_ledger_epoch", "How often the store was taken over", told["epoch"])
+
+
+class Server:
+    """A server in a thread of its own. ``url`` is known once it is made; ``start`` returns when it answers."""
+
+    def __init__(self, app: FastAPI, host: str, port: int) -> None:
+        self._socket = socket.create_server((host, port))
+        address = self._socket.getsockname()
+        self.url = f"http://{host}:{address[1]}"
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5)
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, args=([self._socket],), name="doortab-http", daemon=True
+        )
+
+    def start(self) -> None:
+        """Begins to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Lets the requests at hand finish, five seconds at most."""
+        self._server.should_exit = True
+        self._thread.join(10)
+        self._socket.close()
+
+
+def announce(path: Path, url: str) -> str:
+    """Writes where the ledger answers, readable by its owner alone, and returns the token that it asks for."""
+    token = secrets.token_urlsafe(32)
+    draft = path.with_suffix(".new")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({"pid": os.getpid(), "url": url, "token": token}, file)
+    draft.replace(path)
+    return token
+
+
+def withdraw(path: Path) -> None:
+    """Takes back what ``announce`` wrote, if it is still ours."""
+    try:
+        if json.loads(path.read_text())["pid"] == os.getpid():
+            path.unlink()
+    except (OSError, ValueError, KeyError):
+        return
