@@ -8,18 +8,15 @@ taken one by one instead (``single_events``) and go through the very functions t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
 
 from doortab.analytics.tables import quoted
-from doortab.schemas import instants, meters, money
+from doortab.schemas import instants, meters, money, wire
 from doortab.schemas.events import Event, Usage
 from doortab.schemas.periods import Period
 from doortab.schemas.tariff import Line, Tariff
-
-_rest = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 
 Read = Callable[[str], list[Any]]
 Columns = dict[tuple[str, str], str]
@@ -191,7 +188,7 @@ def single_events(read: Read, selection: Selection, only: str | None = None, ord
         found = dict(zip(plain, row[n + 1 :], strict=False))
         values = row[n + 1 + len(plain) : -1]
         event = _event(found, [(root, name, v) for ((root, name), _), v in zip(special, values, strict=True)])
-        rest = _rest.decode(found["rest"]) if found["rest"] else {}
+        rest = wire.decode_rest(found["rest"]) if found["rest"] else {}
         yield Single(
             tuple(row[:n]), found["account"], selection.instant_of(row[n]), event, rest, found["billable"], row[-1]
         )

@@ -16,7 +16,6 @@ import msgspec
 from doortab.analytics.cells import Cell, Columns, Heading, Read, Selection, cells, literal, single_events
 from doortab.analytics.zones import local_bucket
 from doortab.schemas import charges, meters, money
-from doortab.schemas.events import Event
 from doortab.schemas.periods import Period, period_of
 from doortab.schemas.tariff import Line, PlanTariff, Tariff, line_of
 
@@ -124,7 +123,7 @@ def _charge(group: Rated, line: Line, amount: int) -> None:
 
 def _add_single(group: Rated, plan: PlanTariff | None, lines: Mapping[str, Line], single: Any) -> None:
     for name, line in lines.items():
-        if _takes(line, single.event, single.rest):
+        if line.takes(single.event, single.rest):
             used = (line.quantity(single.event, single.rest) or 0) * single.count
             group.quantities[name] = group.quantities.get(name, 0) + used
     for rate_ in plan.rates(single.event) if plan is not None else ():
@@ -132,14 +131,6 @@ def _add_single(group: Rated, plan: PlanTariff | None, lines: Mapping[str, Line]
         if rate_.line.linear and inside and rate_.line.passes(single.event, single.rest):
             used = (rate_.line.quantity(single.event, single.rest) or 0) * single.count
             _charge(group, rate_.line, rate_.model.total(used))
-
-
-def _takes(line: Line, event: Event, rest: Mapping[str, Any]) -> bool:
-    return (
-        line.meter.event == event.type
-        and all(condition.holds(meters.read(path, event, rest)) for path, condition in line.fixed)
-        and line.passes(event, rest)
-    )
 
 
 def _add_tiered(
@@ -167,7 +158,7 @@ def _add_tiered(
         if cell.billable and selection.tariff.plan_of(cell.account) is plan and _meets(line, cell):
             days.setdefault((cell.account, cell.heads[-2]), []).append((cell, _quantity(line, cell)))
     single_days = {
-        (s.account, s.heads[-2]) for s in single_events(read, wide) if s.billable and _takes(line, s.event, s.rest)
+        (s.account, s.heads[-2]) for s in single_events(read, wide) if s.billable and line.takes(s.event, s.rest)
     }
     for account, start in sorted(days.keys() | single_days):
         if selection.tariff.plan_of(account) is not plan:
@@ -211,7 +202,7 @@ class _Walk:
         """Takes a day event by event, in order."""
         place = self._place(account, start)
         for single in singles:
-            if not _takes(self._line, single.event, single.rest):
+            if not self._line.takes(single.event, single.rest):
                 continue
             quantity = self._line.quantity(single.event, single.rest) or 0
             row = self._line.row_at(single.instant)

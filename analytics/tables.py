@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from doortab.schemas.batch import Batch, Rows
@@ -157,15 +158,30 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind)
 
 
+def _text_array(values: Sequence[str | None]) -> pa.Array:
+    """Text as Arrow. Columns that repeat themselves are coded, which is quicker to make and to store."""
+    distinct = dict.fromkeys(values)
+    if list(distinct) == [None]:
+        return pa.nulls(len(values), pa.string())
+    if None in distinct or len(distinct) * 4 > len(values):
+        return pa.array(values, pa.string())
+    codes = {text: code for code, text in enumerate(distinct)}
+    indices = np.fromiter(map(codes.__getitem__, values), np.int32, len(values))  # type: ignore[arg-type]
+    return pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(list(distinct), pa.string()))
+
+
 def usage_arrow(rows: Rows, first_seq: int, column_names: Mapping[tuple[str, str], str]) -> pa.Table:
     """The rows as Arrow, numbered from ``first_seq``, with their unit and dimension columns."""
-    plain = {name: getattr(rows, name) for name in USAGE if name != "seq"}
-    plain["seq"] = range(first_seq, first_seq + len(rows))
-    table = {name: _array(values, USAGE[name]) for name, values in plain.items()}
+    table = {
+        name: _text_array(getattr(rows, name)) if kind == pa.string() else _array(getattr(rows, name), kind)
+        for name, kind in USAGE.items()
+        if name != "seq"
+    }
+    table["seq"] = pa.array(np.arange(first_seq, first_seq + len(rows)))
     for unit, whole in rows.units.items():
         table[column_names["units", unit]] = pa.array(whole, pa.int64())
     for dimension, texts in rows.dimensions.items():
-        table[column_names["dimensions", dimension]] = pa.array(texts, pa.string())
+        table[column_names["dimensions", dimension]] = _text_array(texts)
     return pa.table(table)
 
 

@@ -7,18 +7,19 @@ the log, so counters and positions agree by construction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from doortab.schemas import charges, money
 from doortab.schemas.batch import CounterKey
-from doortab.schemas.events import Event, is_billable
+from doortab.schemas.events import Event
 from doortab.schemas.meters import quantity as as_quantity
 from doortab.schemas.periods import QUARTER_HOUR, PeriodKind, period_of
 from doortab.schemas.tariff import AMOUNT, Cap, Line, PlanTariff, Rate, Tariff
 
 NEVER = 10**200
 MAX_SLOTS = 200_000
+NOTHING: Mapping[str, Any] = {}
 
 DEFAULT_PERIOD: PeriodKind = "month"
 """Every key and account has its spend of the month counted, capped or not."""
@@ -52,13 +53,23 @@ class Counter:
         return reached
 
 
-class Slot(NamedTuple):
-    """The counters that one account's key moves in one quarter of an hour."""
+class Slot:
+    """The counters that one account's key moves in one quarter of an hour, and the rates in force in it."""
 
-    plan: PlanTariff | None
-    spend: tuple[Counter, ...]
-    use: tuple[tuple[Line, Counter], ...]
-    tiers: dict[str, Counter]
+    __slots__ = ("plan", "rates", "spend", "tiers", "use")
+
+    def __init__(
+        self,
+        plan: PlanTariff | None,
+        spend: tuple[Counter, ...],
+        use: tuple[tuple[Line, Counter], ...],
+        tiers: dict[str, Counter],
+    ) -> None:
+        self.plan = plan
+        self.spend = spend
+        self.use = use
+        self.tiers = tiers
+        self.rates: dict[tuple[str | None, ...], tuple[Rate, ...]] = {}
 
 
 class Crossing(NamedTuple):
@@ -89,40 +100,45 @@ class Counters:
         accounts: Sequence[str],
         rests: Mapping[int, Mapping[str, Any]],
     ) -> list[Crossing]:
-        """Counts the events numbered in ``order``, and returns the levels they reached, in that order."""
+        """Counts the events numbered in ``order``, all billable, and returns the levels they reached, in that order."""
         self._adopt(tariff)
         slots, touched = self._slots, self._touched
         crossings: list[Crossing] = []
         for i in order:
             event = events[i]
-            data = event.data
-            if not is_billable(data):
-                continue
-            time = times[i]
-            place = (accounts[i], data.key, time // QUARTER_HOUR)
+            place = (accounts[i], event.data.key, times[i] // QUARTER_HOUR)
             slot = slots.get(place)
             if slot is None:
-                slot = self._slot(tariff, place, time)
+                slot = self._slot(tariff, place, times[i])
             touched[id(slot)] = slot
-            amount = self._amount(slot, event, time, rests.get(i, {})) if slot.plan is not None else 0
+            amount = self._amount(slot, event, times[i], rests.get(i, NOTHING)) if slot.plan is not None else 0
             for counter in slot.spend:
-                counter.value += amount
-                if counter.value >= counter.next:
-                    crossings += [Crossing(i, counter.key, level, counter.value) for level in counter.crossed()]
-            for line, counter in slot.use:
-                if line.meter.event != event.type or not line.passes(event, rests.get(i, {})):
-                    continue
-                counter.value += line.quantity(event, rests.get(i, {})) or 0
-                if counter.value >= counter.next:
-                    crossings += [Crossing(i, counter.key, level, counter.value) for level in counter.crossed()]
+                value = counter.value = counter.value + amount
+                if value >= counter.next:
+                    crossings += [Crossing(i, counter.key, level, value) for level in counter.crossed()]
+            if slot.use:
+                crossings += self._use(slot, i, event, rests.get(i, NOTHING))
         return crossings
+
+    def _use(self, slot: Slot, index: int, event: Event, rest: Mapping[str, Any]) -> Iterator[Crossing]:
+        """Counts what caps on meters measure of the event."""
+        for line, counter in slot.use:
+            if not line.takes(event, rest):
+                continue
+            counter.value += line.quantity(event, rest) or 0
+            if counter.value >= counter.next:
+                yield from [Crossing(index, counter.key, level, counter.value) for level in counter.crossed()]
 
     def _amount(self, slot: Slot, event: Event, time: int, rest: Mapping[str, Any]) -> int:
         """What the event costs, of 10^-36."""
         assert slot.plan is not None
+        signature = slot.plan.signature(event)
+        rates = slot.rates.get(signature)
+        if rates is None:
+            rates = slot.rates[signature] = slot.plan.rates_within(signature, time // QUARTER_HOUR * QUARTER_HOUR)
         units = event.data.units
         amount = 0
-        for rate in slot.plan.rates(event):
+        for rate in rates:
             unit, since, until, price, test, _, _ = rate
             if not since <= time < until or (test is not None and not test(event, rest)):
                 continue

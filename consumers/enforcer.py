@@ -12,32 +12,24 @@ from typing import Any
 from doortab.consumers.counters import Crossing, Level, show_value
 from doortab.schemas import alerts, instants, revocations, topics
 from doortab.schemas.batch import CounterKey, Decision, Message
-from doortab.schemas.events import Event
 from doortab.schemas.periods import PeriodKind, period_of
 from doortab.schemas.tariff import AMOUNT, Tariff
+from doortab.schemas.wire import Decoded
 
 REACHED = 100
 
 
-def decide(
-    tariff: Tariff,
-    crossings: Sequence[Crossing],
-    events: Sequence[Event],
-    times: Sequence[int],
-    accounts: Sequence[str],
-    logged: Sequence[int],
-    places: Sequence[tuple[int, int, int]],
-) -> list[Decision]:
+def decide(tariff: Tariff, crossings: Sequence[Crossing], decoded: Decoded, accounts: Sequence[str]) -> list[Decision]:
     """The decisions of the crossings, each naming the event that brought it about."""
     decisions = []
     for index, counter, level, value in crossings:
-        event = events[index]
+        event = decoded.events[index]
         cause = {
-            "at": logged[index],
+            "at": decoded.span_of(index).logged,
             "event_source": event.source,
             "event_id": event.id,
-            "event_time": times[index],
-            "place": places[index],
+            "event_time": decoded.times[index],
+            "place": decoded.place_of(index),
         }
         decisions.append(decision(tariff, counter, level, value, accounts[index], event.data.key, cause))
     return decisions

@@ -16,7 +16,7 @@ PUBLISHED_BYTES = 4096
 
 def conflict(decoded: Decoded, index: int) -> Rejected:
     """The rejection of an event whose (source, id) already stands for another content."""
-    event, (partition, offset, place) = decoded.events[index], decoded.places[index]
+    event, (partition, offset, place) = decoded.events[index], decoded.place_of(index)
     raw = wire.encode(event)
     detail = f"source {event.source!r} and id {event.id!r} name an earlier event with other content; the first stands"
     return Rejected(topics.USAGE, partition, offset, place, "id_conflict", detail, raw[: wire.KEPT_BYTES], len(raw))

@@ -22,7 +22,6 @@ from collections import Counter as Tally
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -30,7 +29,7 @@ from doortab.consumers import enforcer
 from doortab.consumers.adoption import redecide
 from doortab.consumers.counters import Counters, show_value
 from doortab.consumers.dedupe import IdIndex, digests_of
-from doortab.consumers.recorder import rows_of
+from doortab.consumers.recorder import Places, rows_of
 from doortab.consumers.rejections import conflict, rejection_message, unattributed_message
 from doortab.consumers.sift import Finder, Sifted, sift
 from doortab.consumers.views import NO_CATALOG, Views
@@ -104,7 +103,7 @@ class Worker:
         if records:
             yield from self._take(records)
         else:
-            yield from self._adopt({p: self._views.newest for p in self.positions})
+            yield from self._adopt(dict.fromkeys(self.positions, self._views.newest))
             self._store.compact()
         yield from self._publish()
 
@@ -140,31 +139,22 @@ class Worker:
 
     def _commit(self, records: list[Record]) -> Iterator[str]:
         decoded = wire.decode(records)
-        logged = self._logged(records, decoded)
-        accounts = self._accounts(decoded, logged)
+        accounts = self._accounts(decoded)
         yield "decoded"
         digests = digests_of(decoded.events)
         sifted = sift(decoded.events, accounts, decoded.rest, digests, self._index, self._store)
         yield "sifted"
-        moved, decisions = self._fold(decoded, sifted, accounts, logged)
+        billable = np.array([is_billable(event.data) for event in decoded.events], np.bool_)
+        moved, decisions = self._fold(decoded, sifted, accounts, billable)
         yield "folded"
-        rows = rows_of(
-            sifted.fresh,
-            decoded.events,
-            decoded.times,
-            accounts,
-            decoded.rest,
-            decoded.places,
-            logged,
-            digests,
-            self._store.room_for,
-        )
+        places = Places(decoded)
+        rows = rows_of(sifted.fresh, decoded, accounts, billable, places, digests, self._store.room_for)
         rejected = decoded.rejected + [conflict(decoded, i) for i in sifted.conflicts]
         messages = enforcer.messages(decisions) + [rejection_message(r) for r in rejected]
-        messages += self._unattributed(accounts, sifted.fresh, logged)
-        progress = self._progress(records, decoded, sifted, rejected)
+        messages += self._unattributed(decoded, accounts, sifted.fresh)
+        progress = self._progress(records, places, sifted, billable, rejected)
         yield from self._write(Batch(rows, rejected, moved, decisions, messages, progress))
-        self._index.add(np.array(rows.digest, dtype=np.uint64), self._next_seq)
+        self._index.add(np.asarray(rows.digest, dtype=np.uint64), self._next_seq)
         self._next_seq += len(rows)
         for step in progress:
             self.positions[step.partition] = step.next
@@ -175,15 +165,14 @@ class Worker:
         yield from self._store.write(batch)
         self._pending += batch.messages
 
-    def _logged(self, records: list[Record], decoded: wire.Decoded) -> list[int]:
-        stamps = {(r.partition, r.offset): r.timestamp_ms * 1000 for r in records}
-        return [stamps[part, offset] for part, offset, _ in decoded.places]
-
-    def _accounts(self, decoded: wire.Decoded, logged: Sequence[int]) -> list[str]:
-        return [
-            event.data.account or self._account(event, place[0], stamp // 1000)
-            for event, place, stamp in zip(decoded.events, decoded.places, logged, strict=True)
-        ]
+    def _accounts(self, decoded: wire.Decoded) -> list[str]:
+        accounts = [event.data.account for event in decoded.events]
+        if None in accounts:
+            for i, account in enumerate(accounts):
+                if account is None:
+                    span = decoded.span_of(i)
+                    accounts[i] = self._account(decoded.events[i], span.partition, span.logged // 1000)
+        return accounts  # type: ignore[return-value]
 
     def _account(self, event: Event, partition: int, stamp_ms: int) -> str:
         """Whose an event is that does not say: its key's, else its subject's, else the subject itself."""
@@ -196,34 +185,42 @@ class Worker:
         return tariff.account_of_subject(event.subject) or event.subject
 
     def _fold(
-        self, decoded: wire.Decoded, sifted: Sifted, accounts: list[str], logged: list[int]
+        self, decoded: wire.Decoded, sifted: Sifted, accounts: list[str], billable: npt.NDArray[np.bool_]
     ) -> tuple[dict[CounterKey, str], list[Decision]]:
-        """Counts the new events, each under the catalog in force where it stands."""
-        rests: dict[int, Any] = {i: msgspec.json.decode(text) for i, text in decoded.rest.items()}
-        by_catalog: dict[int, list[int]] = {}
-        if len(set(self._adopted.values())) <= 1 and len(self._adopted) == len(self.positions):
-            by_catalog[next(iter(self._adopted.values()), NO_CATALOG)] = sifted.fresh
-        else:
-            for i in sifted.fresh:
-                by_catalog.setdefault(self._adopted.get(decoded.places[i][0], NO_CATALOG), []).append(i)
+        """Counts the new events that are charged, each under the catalog in force where it stands."""
+        fresh = np.asarray(sifted.fresh, np.int64)
+        charged: list[int] = fresh[billable[fresh]].tolist()
+        rests: dict[int, Any] = {i: wire.decode_rest(text) for i, text in decoded.rest.items()}
         moved: dict[CounterKey, str] = {}
         decisions: list[Decision] = []
-        for offset, order in by_catalog.items():
+        for offset, order in self._by_catalog(decoded, charged).items():
             tariff = self._views.tariff(offset)
             crossings = self._counters.fold(tariff, order, decoded.events, decoded.times, accounts, rests)
-            decisions += enforcer.decide(
-                tariff, crossings, decoded.events, decoded.times, accounts, logged, decoded.places
-            )
+            decisions += enforcer.decide(tariff, crossings, decoded, accounts)
             moved |= self._counters.settle()
         return moved, decisions
 
+    def _by_catalog(self, decoded: wire.Decoded, order: list[int]) -> dict[int, list[int]]:
+        catalogs = {self._adopted.get(partition, NO_CATALOG) for partition in self.positions}
+        if len(catalogs) == 1:
+            return {catalogs.pop(): order}
+        found: dict[int, list[int]] = {}
+        for i in order:
+            found.setdefault(self._adopted.get(decoded.span_of(i).partition, NO_CATALOG), []).append(i)
+        return found
+
     def _progress(
-        self, records: list[Record], decoded: wire.Decoded, sifted: Sifted, rejected: list[wire.Rejected]
+        self,
+        records: list[Record],
+        places: Places,
+        sifted: Sifted,
+        billable: npt.NDArray[np.bool_],
+        rejected: list[wire.Rejected],
     ) -> list[Progress]:
-        parts = [place[0] for place in decoded.places]
-        fresh = Tally(parts[i] for i in sifted.fresh)
-        billed = Tally(parts[i] for i in sifted.fresh if is_billable(decoded.events[i].data))
-        duplicates = Tally(parts[i] for i in sifted.duplicates)
+        fresh = np.asarray(sifted.fresh, np.int64)
+        stored = Tally(places.part[fresh].tolist())
+        billed = Tally(places.part[fresh[billable[fresh]]].tolist())
+        duplicates = Tally(places.part[np.asarray(sifted.duplicates, np.int64)].tolist())
         refused = Tally(r.partition for r in rejected)
         ends = {record.partition: record.offset + 1 for record in records}
         return [
@@ -231,19 +228,19 @@ class Worker:
                 p,
                 self.positions[p],
                 end,
-                fresh[p] + duplicates[p] + refused[p],
+                stored[p] + duplicates[p] + refused[p],
                 billed[p],
-                fresh[p] - billed[p],
+                stored[p] - billed[p],
                 duplicates[p],
                 refused[p],
             )
             for p, end in sorted(ends.items())
         ]
 
-    def _unattributed(self, accounts: list[str], fresh: Sequence[int], logged: list[int]) -> list[Message]:
+    def _unattributed(self, decoded: wire.Decoded, accounts: list[str], fresh: Sequence[int]) -> list[Message]:
         if UNATTRIBUTED not in accounts:
             return []
-        first = next((logged[i] for i in fresh if accounts[i] == UNATTRIBUTED), None)
+        first = next((decoded.span_of(i).logged for i in fresh if accounts[i] == UNATTRIBUTED), None)
         message = unattributed_message(first) if first is not None else None
         if message is None or message.id in self._announced:
             return []

@@ -5,6 +5,7 @@ The worker makes a ``Batch`` and the store writes it in one transaction: both kn
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -13,33 +14,33 @@ from doortab.schemas.wire import Rejected
 
 
 class Rows(msgspec.Struct):
-    """Usage events as columns of equal length, in log order.
+    """Usage events as columns of equal length, in log order: lists, or arrays of numbers.
 
     ``time`` and ``logged`` are instants: when it happened and when the log received it. ``units`` holds,
     by unit, whole numbers below 2^63; ``more`` holds the other quantities of an event as a JSON object
     of decimal text, ``rest`` what else its data held.
     """
 
-    digest: list[int] = []
-    source: list[str] = []
-    id: list[str] = []
-    type: list[str] = []
-    subject: list[str | None] = []
-    time: list[int] = []
-    account: list[str] = []
-    key: list[str | None] = []
-    allowed: list[bool] = []
-    reason: list[str | None] = []
-    billable: list[bool] = []
-    operation: list[str | None] = []
-    units: dict[str, list[int | None]] = {}
-    dimensions: dict[str, list[str | None]] = {}
-    more: list[str | None] = []
-    rest: list[str | None] = []
-    part: list[int] = []
-    off: list[int] = []
-    idx: list[int] = []
-    logged: list[int] = []
+    digest: Sequence[int] = ()
+    source: Sequence[str] = ()
+    id: Sequence[str] = ()
+    type: Sequence[str] = ()
+    subject: Sequence[str | None] = ()
+    time: Sequence[int] = ()
+    account: Sequence[str] = ()
+    key: Sequence[str | None] = ()
+    allowed: Sequence[bool] = ()
+    reason: Sequence[str | None] = ()
+    billable: Sequence[bool] = ()
+    operation: Sequence[str | None] = ()
+    units: dict[str, Sequence[int | None]] = {}
+    dimensions: dict[str, Sequence[str | None]] = {}
+    more: Sequence[str | None] = ()
+    rest: Sequence[str | None] = ()
+    part: Sequence[int] = ()
+    off: Sequence[int] = ()
+    idx: Sequence[int] = ()
+    logged: Sequence[int] = ()
 
     def __len__(self) -> int:
         return len(self.id)

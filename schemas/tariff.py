@@ -16,7 +16,7 @@ import msgspec
 from doortab.schemas import catalog as written
 from doortab.schemas import charges, instants, meters, money
 from doortab.schemas.events import Event
-from doortab.schemas.periods import PeriodKind
+from doortab.schemas.periods import QUARTER_HOUR, PeriodKind
 
 MAX_SIGNATURES = 100_000
 
@@ -55,6 +55,14 @@ class Line(msgspec.Struct, frozen=True):
     def passes(self, event: Event, rest: Mapping[str, Any]) -> bool:
         """Whether the event meets the tests."""
         return all(condition.holds(meters.read(path, event, rest)) for path, condition in self.tests)
+
+    def takes(self, event: Event, rest: Mapping[str, Any]) -> bool:
+        """Whether the event is of the line's type and meets all its conditions."""
+        return (
+            self.meter.event == event.type
+            and all(condition.holds(meters.read(path, event, rest)) for path, condition in self.fixed)
+            and self.passes(event, rest)
+        )
 
     def quantity(self, event: Event, rest: Mapping[str, Any]) -> int | None:
         """What the event adds to the meter, of 10^-24; None if it has nothing there, or no number."""
@@ -97,13 +105,22 @@ class PlanTariff:
         self._by_signature: dict[tuple[str | None, ...], tuple[Rate, ...]] = {}
         self._sole_dimension = self.paths[0].name if [p.root for p in self.paths] == ["dimensions"] else None
 
+    def signature(self, event: Event) -> tuple[str | None, ...]:
+        """What of the event the fixed conditions look at: events of one signature meet the same ones."""
+        if self._sole_dimension is not None:
+            return event.type, event.data.dimensions.get(self._sole_dimension)
+        return event.type, *(meters.read(path, event, {}) for path in self.paths)
+
     def rates(self, event: Event) -> tuple[Rate, ...]:
         """The rates whose fixed conditions the event meets, of every date."""
-        data = event.data
-        if self._sole_dimension is not None:
-            signature: tuple[str | None, ...] = (event.type, data.dimensions.get(self._sole_dimension))
-        else:
-            signature = (event.type, *(meters.read(path, event, {}) for path in self.paths))
+        return self._rates_of(self.signature(event))
+
+    def rates_within(self, signature: tuple[str | None, ...], quarter: int) -> tuple[Rate, ...]:
+        """Those that are in force at some time of the quarter of an hour that begins at that instant."""
+        end = quarter + QUARTER_HOUR
+        return tuple(rate for rate in self._rates_of(signature) if rate.since < end and rate.until > quarter)
+
+    def _rates_of(self, signature: tuple[str | None, ...]) -> tuple[Rate, ...]:
         rates = self._by_signature.get(signature)
         if rates is None:
             if len(self._by_signature) >= MAX_SIGNATURES:

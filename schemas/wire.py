@@ -8,21 +8,47 @@ neighbours along. Nothing here raises on bytes, whatever they are.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from doortab.schemas import instants
-from doortab.schemas.events import DECIMAL_TEXT, MAX_DIGITS, MAX_EVENT_BYTES, MAX_PLAIN, REQUEST_VALIDATED, Event, Usage
+from doortab.schemas.events import (
+    DECIMAL_TEXT,
+    MAX_DIGITS,
+    MAX_EVENT_BYTES,
+    MAX_PLAIN,
+    REQUEST_VALIDATED,
+    Event,
+    Name,
+    Usage,
+)
 from doortab.schemas.log import Record
+
+
+class PlainUsage(Usage, gc=False, forbid_unknown_fields=True, omit_defaults=True):
+    """Usage whose quantities are all small whole numbers, as nearly all are."""
+
+    units: dict[Name, Annotated[int, Meta(ge=0, le=MAX_PLAIN)]] = {}  # type: ignore[assignment]
+
+
+class PlainEvent(Event, gc=False, omit_defaults=True):
+    """An event with such data: the decoder that knows no other kind of quantity says so at no cost."""
+
+    data: PlainUsage
+
 
 KEPT_BYTES = 65_536
 """So much of a rejected value is kept; of a longer one the beginning."""
 
 _events = msgspec.json.Decoder(list[Event], float_hook=Decimal)
 _event = msgspec.json.Decoder(Event, float_hook=Decimal)
+_plain_events = msgspec.json.Decoder(list[PlainEvent], float_hook=Decimal)
+_plain_event = msgspec.json.Decoder(PlainEvent, float_hook=Decimal)
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
 _anything = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder()
@@ -58,49 +84,83 @@ class Unreadable(Exception):
         self.detail = detail
 
 
-class Decoded:
-    """Events of a batch of records, in columns of equal length, and what was rejected.
+class Span(NamedTuple):
+    """Where a run of events came from: one record, which the log received at instant ``logged``.
 
-    ``times`` are instants; ``places`` are (partition, offset, index in the record); ``rest`` holds, by
-    the event's number here, what its data held beyond the usage fields, as canonical JSON.
+    ``indices`` are their places in the record; its events are numbered from ``first`` on here.
     """
 
-    __slots__ = ("events", "places", "rejected", "rest", "times")
+    partition: int
+    offset: int
+    logged: int
+    first: int
+    indices: Sequence[int]
+
+
+class Decoded:
+    """Events of a batch of records, with their instants in ``times``, and what was rejected.
+
+    ``spans`` say where they came from. ``rest`` holds, by the event's number here, what its data held
+    beyond the usage fields, as canonical JSON. ``plain`` says that every quantity is a whole number.
+    """
+
+    __slots__ = ("_firsts", "events", "plain", "rejected", "rest", "spans", "times")
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.times: list[int] = []
-        self.places: list[tuple[int, int, int]] = []
+        self.spans: list[Span] = []
+        self._firsts: list[int] = []
         self.rest: dict[int, str] = {}
         self.rejected: list[Rejected] = []
+        self.plain = True
+
+    def span_of(self, number: int) -> Span:
+        """The span in which event ``number`` stands."""
+        return self.spans[bisect_right(self._firsts, number) - 1]
+
+    def place_of(self, number: int) -> tuple[int, int, int]:
+        """Partition, offset and index in the record of event ``number``."""
+        span = self.span_of(number)
+        return span.partition, span.offset, span.indices[number - span.first]
+
+    def add(self, record: Record, events: list[Event], times: list[int], indices: Sequence[int]) -> None:
+        """Takes events of a record."""
+        first = len(self.events)
+        self.events += events
+        self.times += times
+        self._firsts.append(first)
+        self.spans.append(Span(record.partition, record.offset, record.timestamp_ms * 1000, first, indices))
 
 
 def decode(records: Iterable[Record]) -> Decoded:
     """All events of the records, in order. An event without a time gets that of its record."""
     decoded = Decoded()
     for record in records:
-        if not _decode_whole(record, decoded):
+        if _decode_whole(record, decoded, _plain_events, _plain_event):
+            continue
+        decoded.plain = False
+        if not _decode_whole(record, decoded, _events, _event):
             _decode_each(record, decoded)
     return decoded
 
 
-def _decode_whole(record: Record, decoded: Decoded) -> bool:
-    """Takes a record in one pass; False when it needs to be looked at event by event."""
+def _decode_whole(
+    record: Record, decoded: Decoded, many: msgspec.json.Decoder[list[Event]], one: msgspec.json.Decoder[Event]
+) -> bool:
+    """Takes a record in one pass; False when it needs to be looked at more closely."""
     value = record.value
     if value is None or len(value) > MAX_EVENT_BYTES:
         return False
     try:
-        events = _events.decode(value) if value[:1] == b"[" else [_event.decode(value)]
+        events = many.decode(value) if value[:1] == b"[" else [one.decode(value)]
         stamp = record.timestamp_ms * 1000
         times = [stamp if e.time is None else instants.parse(e.time) for e in events]
-    except (*_UNREADABLE, ValueError):
+    except (*_UNREADABLE, ValueError, OverflowError):
         return False
     if not events or min(times) < instants.EARLIEST or max(times) >= instants.LATEST:
         return False
-    decoded.events += events
-    decoded.times += times
-    place = (record.partition, record.offset)
-    decoded.places += [(*place, index) for index in range(len(events))]
+    decoded.add(record, events, times, range(len(events)))
     return True
 
 
@@ -110,6 +170,8 @@ def _decode_each(record: Record, decoded: Decoded) -> None:
     except Unreadable as why:
         decoded.rejected.append(reject(record, 0, record.value or b"", why))
         return
+    events, times, indices = [], [], []
+    first = len(decoded.events)
     for index, element in enumerate(elements):
         try:
             event, time, rest = decode_event(element, record.timestamp_ms * 1000)
@@ -117,10 +179,12 @@ def _decode_each(record: Record, decoded: Decoded) -> None:
             decoded.rejected.append(reject(record, index, element, why))
             continue
         if rest is not None:
-            decoded.rest[len(decoded.events)] = rest
-        decoded.events.append(event)
-        decoded.times.append(time)
-        decoded.places.append((record.partition, record.offset, index))
+            decoded.rest[first + len(events)] = rest
+        events.append(event)
+        times.append(time)
+        indices.append(index)
+    if events:
+        decoded.add(record, events, times, indices)
 
 
 def reject(record: Record, index: int, raw: bytes, why: Unreadable) -> Rejected:
@@ -288,6 +352,12 @@ def _show(value: Any) -> str:
         return _canonical.encode(value).decode()[:80]
     except (ValueError, TypeError, RecursionError):
         return type(value).__name__
+
+
+def decode_rest(text: str) -> dict[str, Any]:
+    """What an event's data held beyond the usage fields, numbers with a fraction as decimals."""
+    rest: dict[str, Any] = _anything.decode(text)
+    return rest
 
 
 def encode(event: Event) -> bytes:
