@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient
@@ -21,7 +21,7 @@ from kafka.protocol.consumer import OffsetSpec
 from doortab.log.kafka_client import Clients, end, inherit
 from doortab.log.kafka_consumer import KafkaReader
 from doortab.log.kafka_producer import REQUEST_BYTES, KafkaAppender
-from doortab.log.rules import COMPACTION_LAG_MS, check_entries
+from doortab.log.rules import COMPACTION_LAG_MS, check_entries, check_partition
 from doortab.schemas.errors import LogUnavailable, UsageError
 from doortab.schemas.log import Entry, TopicPartition
 from doortab.schemas.topics import Topic
@@ -34,6 +34,9 @@ TOPIC_SECONDS = 60.0
 """How long an answer about a topic's partitions serves: a topic may grow, and does so rarely."""
 PAUSE_SECONDS = 0.2
 REPLICAS = 3
+
+# Questions are repeated, so that it is better to give one up early.
+_ADMIN_SETTINGS = {"request_timeout_ms": 5000}
 
 
 class KafkaLog:
@@ -131,15 +134,29 @@ class KafkaLog:
         self._appender.close()
         self._drop(self._admin)
 
-    def _bounds(self, topic: str) -> dict[int, tuple[int, int]]:
-        begins, ends = self.begin_offsets(topic), self.end_offsets(topic)
-        return {partition: (begins[partition], ends[partition]) for partition in begins}
+    def _bounds(
+        self, places: Collection[TopicPartition], timeout_seconds: float
+    ) -> dict[TopicPartition, tuple[int, int]]:
+        for place in places:
+            if self._partitions.get(place.topic, 0) <= place.partition:
+                self._ask_partitions(place.topic, timeout_seconds)
+            check_partition(place.topic, place.partition, self._partitions.get(place.topic, 0))
+        begins = self._ask_offsets(places, OffsetSpec.EARLIEST, timeout_seconds)
+        ends = self._ask_offsets(places, OffsetSpec.LATEST, timeout_seconds)
+        return {place: (begins[place], ends[place]) for place in places}
 
     def _offsets(self, topic: str, which: OffsetSpec) -> dict[int, int]:
-        count = self.partition_count(topic)
-        asked = {KafkaPartition(self._prefix + topic, partition): which for partition in range(count)}
-        answers = self._ask(lambda admin: admin.list_partition_offsets(asked)) if asked else {}
-        return {place.partition: answer.offset for place, answer in answers.items()}
+        places = [TopicPartition(topic, partition) for partition in range(self.partition_count(topic))]
+        answers = self._ask_offsets(places, which, QUESTION_SECONDS) if places else {}
+        return {place.partition: offset for place, offset in answers.items()}
+
+    def _ask_offsets(
+        self, places: Iterable[TopicPartition], which: OffsetSpec, timeout_seconds: float
+    ) -> dict[TopicPartition, int]:
+        asked = {place: KafkaPartition(self._prefix + place.topic, place.partition) for place in places}
+        specs = dict.fromkeys(asked.values(), which)
+        answers = self._ask(lambda admin: admin.list_partition_offsets(specs), timeout_seconds)
+        return {place: answers[kafka_place].offset for place, kafka_place in asked.items()}
 
     def _ask_partitions(self, topic: str, timeout_seconds: float) -> None:
         name = self._prefix + topic
@@ -176,7 +193,7 @@ class KafkaLog:
             except (KafkaError, LogUnavailable, RuntimeError) as error:  # RuntimeError: another thread dropped it
                 self._drop(admin)
                 if time.monotonic() >= deadline:
-                    raise LogUnavailable(f"Kafka does not answer: {error}") from error
+                    raise _unavailable(error) from error
             time.sleep(PAUSE_SECONDS)
 
     def _ready(self, deadline: float) -> Any:
@@ -189,7 +206,8 @@ class KafkaLog:
             raise LogUnavailable("no connection to Kafka within the time; another thread is still trying")
         try:
             if self._admin is None:
-                self._admin = self._clients.make(KafkaAdminClient, {}, deadline - time.monotonic())
+                left = deadline - time.monotonic()
+                self._admin = self._clients.make(KafkaAdminClient, _ADMIN_SETTINGS, left)
             return self._admin
         finally:
             self._lock.release()
@@ -204,6 +222,10 @@ class KafkaLog:
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("the log is closed")
+
+
+def _unavailable(error: Exception) -> LogUnavailable:
+    return error if isinstance(error, LogUnavailable) else LogUnavailable(f"Kafka does not answer: {error!r}")
 
 
 def _topic_settings(topic: Topic, replicas: int) -> dict[str, str]:

@@ -69,7 +69,7 @@ class Clients:
 
         wait_ms = max(1, int(min(timeout_seconds, BOOTSTRAP_SECONDS) * 1000))
         try:
-            return kind(**self._settings, **settings, bootstrap_timeout_ms=wait_ms, kafka_client=network)
+            return kind(**{**self._settings, **settings}, bootstrap_timeout_ms=wait_ms, kafka_client=network)
         except (KafkaError, OSError) as error:
             for client in born:
                 end(client.close)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 from kafka.errors import LogTruncationError, OffsetOutOfRangeError
 
-from doortab.log.kafka_client import REQUEST_SECONDS, Clients, end, inherit
+from doortab.log.kafka_client import Clients, end, inherit
 from doortab.log.rules import PositionOutOfRange, start_of
 from doortab.schemas.errors import LogUnavailable, UsageError
 from doortab.schemas.log import Record, TopicPartition
@@ -26,6 +26,8 @@ SILENCE_SECONDS = 10.0
 """After so long without a record the end of the log is asked for."""
 DOUBT_SECONDS = 1.0
 """The same, while the last answer was none or a bad one."""
+PATIENCE_SECONDS = 3.0
+"""How much longer than its time-out a poll may take to find out that no broker answers."""
 SLICE_SECONDS = 0.05
 """How long ``wake`` may have to wait: a poll of kafka-python cannot be woken, so it is kept short."""
 
@@ -45,14 +47,14 @@ _CONSUMER_SETTINGS: dict[str, Any] = {
     "metrics_enabled": False,
 }
 
-Bounds = Callable[[str], Mapping[int, tuple[int, int]]]
+Bounds = Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, tuple[int, int]]]
 
 
 class KafkaReader:
     """A reader of some partitions. Its positions are its own: a consumer only fetches for it."""
 
     def __init__(self, clients: Clients, prefix: str, bounds: Bounds, positions: Mapping[TopicPartition, int]) -> None:
-        """``bounds`` asks for a topic's first and next offset per partition, over another connection."""
+        """``bounds`` asks for the first and the next offset of partitions, over another connection."""
         self._clients = clients
         self._prefix = prefix
         self._bounds = bounds
@@ -137,7 +139,7 @@ class KafkaReader:
         self._look_at = time.monotonic() + DOUBT_SECONDS
         behind = [
             f"{place.topic}/{place.partition} is at {self._position(place)} of {end_offset}"
-            for place, (_, end_offset) in self._all_bounds().items()
+            for place, (_, end_offset) in self._bounds(self._positions, PATIENCE_SECONDS).items()
             if self._position(place) < end_offset
         ]
         if not behind:
@@ -163,7 +165,7 @@ class KafkaReader:
         self._positions.update(self._starts())
         if self._consumer is None:
             self._pid = os.getpid()
-            self._consumer = self._clients.make(KafkaConsumer, _CONSUMER_SETTINGS, REQUEST_SECONDS)
+            self._consumer = self._clients.make(KafkaConsumer, _CONSUMER_SETTINGS, PATIENCE_SECONDS)
         self._consumer.assign([self._kafka_name(place) for place in self._positions])
         for place, position in self._positions.items():
             self._consumer.seek(self._kafka_name(place), position)
@@ -174,17 +176,8 @@ class KafkaReader:
         """Where reading starts, as checked against what the log holds."""
         return {
             place: start_of(place, self._positions[place], begin, end_offset)
-            for place, (begin, end_offset) in self._all_bounds().items()
+            for place, (begin, end_offset) in self._bounds(self._positions, PATIENCE_SECONDS).items()
         }
-
-    def _all_bounds(self) -> dict[TopicPartition, tuple[int, int]]:
-        by_topic = {topic: self._bounds(topic) for topic in {place.topic for place in self._positions}}
-        for topic, partition in self._positions:
-            if partition not in by_topic[topic]:
-                raise UsageError(
-                    f"no partition {partition} of topic {topic!r} in this log; ensure_topics creates topics"
-                )
-        return {place: by_topic[place.topic][place.partition] for place in self._positions}
 
     def _kafka_name(self, place: TopicPartition) -> Any:
         return KafkaPartition(self._prefix + place.topic, place.partition)

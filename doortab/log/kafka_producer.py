@@ -8,6 +8,7 @@ and after any failure, or 30 s without an acknowledgement, the producer is repla
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -32,7 +33,7 @@ _PRODUCER_SETTINGS: dict[str, Any] = {
     "enable_idempotence": True,
     # Expiry of a batch is what triggers the hang; our own deadline and replacement take its place.
     "delivery_timeout_ms": 10**12,
-    "retries": float("inf"),
+    "retries": math.inf,
     "max_in_flight_requests_per_connection": 5,
     "max_block_ms": 10_000,
     # Measured with records of 80 kB, 64 per append: linger 5 and 256 kB 92 MB/s and 8 ms for one small record,
@@ -49,11 +50,10 @@ _PRODUCER_SETTINGS: dict[str, Any] = {
 
 
 class _Generation:
-    """One producer, the process it belongs to, and what it has on its way."""
+    """One producer, and what it has on its way."""
 
     def __init__(self, producer: Any) -> None:
         self.producer = producer
-        self.pid = os.getpid()
         self.window = Window(WINDOW_BYTES)
 
 
@@ -68,7 +68,8 @@ class KafkaAppender:
 
     def _begin(self) -> None:
         self._pid = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # around self._current, never held for long
+        self._making = threading.Lock()  # held while a broker is looked for
 
     @property
     def threads_leaked(self) -> int:
@@ -89,7 +90,10 @@ class KafkaAppender:
             futures = [self._send(generation, topic, entry, deadline) for entry in entries]
             return [_offset(future, min(deadline, sent_at + STUCK_SECONDS)) for future, sent_at in futures]
         except (KafkaError, ValueError, LogUnavailable) as error:
+            was_current = self._current is generation
             self._replace(generation)
+            if not was_current:
+                raise LogUnavailable("another thread got no answer from Kafka and replaced the connection") from error
             raise _meaning(topic, error) from error
         except BaseException:  # interrupted: nobody will ever ask for the rest of the futures
             self._replace(generation)
@@ -110,19 +114,20 @@ class KafkaAppender:
     def _ready(self, deadline: float) -> _Generation:
         """The producer of this process; made anew when there is none, or when it is the parent's."""
         if self._pid != os.getpid():
+            inherit(self._current)
+            self._current = None
             self._begin()
-        if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+        if (current := self._current) is not None:
+            return current
+        if not self._making.acquire(timeout=max(0.0, deadline - time.monotonic())):
             raise LogUnavailable("no connection to Kafka within the time; another thread is still trying")
         try:
-            if self._current is not None and self._current.pid != os.getpid():
-                inherit(self._current)
-                self._current = None
-            if self._current is None:
+            if (current := self._current) is None:
                 left = deadline - time.monotonic()
-                self._current = _Generation(self._clients.make(KafkaProducer, _PRODUCER_SETTINGS, left))
-            return self._current
+                current = self._current = _Generation(self._clients.make(KafkaProducer, _PRODUCER_SETTINGS, left))
+            return current
         finally:
-            self._lock.release()
+            self._making.release()
 
     def _replace(self, generation: _Generation) -> None:
         """Throws a producer away; of the threads that share it, the first one does."""
@@ -146,12 +151,10 @@ class KafkaAppender:
 
     def close(self) -> None:
         """Frees the producer; never raises."""
-        generation, self._current = self._current, None
-        if generation is None:
-            return
-        if generation.pid != os.getpid():
-            inherit(generation)
-        else:
+        if self._pid != os.getpid():
+            inherit(self._current)
+        elif (generation := self._current) is not None:
+            self._current = None
             self._bury(generation)
 
 
