@@ -270,8 +270,8 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
 
 def _create(path: Path) -> None:
     """Makes an empty store under another name first: one that is cut short in the making cannot be opened."""
+    _sweep(path)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
     connection = duckdb.connect(str(draft))
     for statement in tables.create_statements():
         connection.execute(statement)
@@ -283,6 +283,14 @@ def _create(path: Path) -> None:
     descriptor = os.open(path.parent, os.O_RDONLY)
     os.fsync(descriptor)
     os.close(descriptor)
+
+
+def _sweep(path: Path) -> None:
+    """Removes what processes left behind that died while making a store."""
+    for draft in path.parent.glob(f".{path.name}.*"):
+        owner = draft.name.removeprefix(f".{path.name}.").split(".")[0]
+        if not owner.isdigit() or int(owner) == os.getpid() or not Path(f"/proc/{owner}").exists():
+            draft.unlink(missing_ok=True)
 
 
 def _check_format(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

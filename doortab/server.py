@@ -29,13 +29,10 @@ from doortab.schemas.errors import DoortabError
 STATUS = {1: 500, 2: 400, 3: 404, 4: 403, 75: 503}
 
 
-def make_app(ledger: Ledger, token: str) -> FastAPI:
-    """The application that answers for a ledger."""
+def make_app() -> FastAPI:
+    """An application that answers errors as problems (RFC 9457), and whether it is alive."""
     app = FastAPI(title="doortab", version="1", description="Usage metering and billing for API keys")
-
-    def authorized(authorization: str = Header("")) -> None:
-        if not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
-            raise HTTPException(401, "send the token of ledger.json", {"WWW-Authenticate": 'Bearer realm="doortab"'})
+    app.state.faults = []
 
     @app.exception_handler(DoortabError)
     def explain(_: Request, error: DoortabError) -> JSONResponse:
@@ -48,8 +45,20 @@ def make_app(ledger: Ledger, token: str) -> FastAPI:
 
     @app.get("/readyz")
     def ready() -> JSONResponse:
-        fault = str(ledger.failure) if ledger.failure is not None else ""
-        return JSONResponse({"status": fault or "ok"}, 503 if fault else 200)
+        faults = [fault for find in app.state.faults if (fault := find())]
+        return JSONResponse({"status": "; ".join(faults) or "ok"}, 503 if faults else 200)
+
+    return app
+
+
+def ledger_routes(app: FastAPI, ledger: Ledger, token: str) -> None:
+    """Lets the application answer for a ledger, to whoever has the token."""
+
+    def authorized(authorization: str = Header("")) -> None:
+        if not hmac.compare_digest(authorization.encode(), f"Bearer {token}".encode()):
+            raise HTTPException(401, "send the token of ledger.json", {"WWW-Authenticate": 'Bearer realm="doortab"'})
+
+    app.state.faults.append(lambda: str(ledger.failure) if ledger.failure is not None else "")
 
     @app.get("/metrics", response_class=PlainTextResponse)
     def metrics() -> PlainTextResponse:
@@ -70,8 +79,6 @@ def make_app(ledger: Ledger, token: str) -> FastAPI:
     @app.post("/v1/ask/{question}", dependencies=[Depends(authorized)])
     def ask(question: str, params: dict[str, Any]) -> dict[str, Any]:
         return answer(ledger, question, params)
-
-    return app
 
 
 class LedgerCollector:
