@@ -34,6 +34,9 @@ Reason = Literal[
 MAX_EVENT_BYTES = 262_144
 """The largest event, in bytes of JSON. CloudEvents asks for 64 KiB at least."""
 
+MAX_DEPTH = 64
+"""So many objects and arrays may stand inside each other, the event itself being the first."""
+
 MAX_DIGITS = 60
 MAX_DECIMALS = 24
 """A quantity has at most so many digits before the point, and so many after it."""
@@ -66,11 +69,11 @@ class Usage(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     dimensions: dict[Name, Text] = {}
 
 
-class Event(Struct, gc=False, omit_defaults=True):
+class Event(Struct, gc=False, forbid_unknown_fields=True, omit_defaults=True):
     """A usage event in its envelope, as it stands on the wire.
 
     ``source`` and ``id`` together name it. ``time`` is RFC 3339 text; absent, the moment the log
-    received it counts.
+    received it counts. Other attributes may stand there; ``schemas.wire`` checks and drops them.
     """
 
     specversion: Literal["1.0"]
