@@ -289,8 +289,18 @@ def _sweep(path: Path) -> None:
     """Removes what processes left behind that died while making a store."""
     for draft in path.parent.glob(f".{path.name}.*"):
         owner = draft.name.removeprefix(f".{path.name}.").split(".")[0]
-        if not owner.isdigit() or int(owner) == os.getpid() or not Path(f"/proc/{owner}").exists():
+        if not owner.isdigit() or int(owner) == os.getpid() or not _is_running(int(owner)):
             draft.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _check_format(connection: duckdb.DuckDBPyConnection, path: Path) -> None:

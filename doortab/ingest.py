@@ -10,6 +10,7 @@ import gzip
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -169,11 +170,13 @@ def events_in(name: str) -> Iterator[bytes]:
         raise UsageError(f"{name} cannot be read: {error}") from None
 
 
-def _opened(name: str) -> IO[bytes]:
-    stream: Any = sys.stdin.buffer if name == "-" else Path(name).open("rb")
-    if stream.peek(2)[:2] == b"\x1f\x8b":
-        return gzip.open(stream)  # type: ignore[return-value]
-    return stream  # type: ignore[no-any-return]
+@contextmanager
+def _opened(name: str) -> Iterator[IO[bytes]]:
+    with ExitStack() as opened:
+        stream: Any = sys.stdin.buffer if name == "-" else opened.enter_context(Path(name).open("rb"))
+        if stream.peek(2)[:2] == b"\x1f\x8b":
+            stream = opened.enter_context(gzip.open(stream))
+        yield stream
 
 
 def _split(stream: IO[bytes]) -> Iterator[bytes]:
