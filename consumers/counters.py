@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from doortab.schemas import charges, money
 from doortab.schemas.batch import CounterKey
 from doortab.schemas.events import Event
-from doortab.schemas.meters import quantity as as_quantity
 from doortab.schemas.periods import QUARTER_HOUR, PeriodKind, period_of
 from doortab.schemas.tariff import AMOUNT, Cap, Line, PlanTariff, Rate, Tariff
 
@@ -36,11 +35,13 @@ class Level(NamedTuple):
 class Counter:
     """A running total. ``value`` is an amount of 10^-36 or a quantity of 10^-24; ``next`` the level above it."""
 
-    __slots__ = ("key", "levels", "next", "value")
+    __slots__ = ("key", "levels", "moved", "next", "value")
 
     def __init__(self, key: CounterKey, value: int | None, levels: list[Level]) -> None:
         self.key = key
         self.value = value or 0
+        # Whether anything was counted, were it nothing: a cap of nothing is reached then, and not before.
+        self.moved = value is not None
         self.levels = levels
         # A stored value has fired every level up to it; a fresh counter not even a level of nothing.
         reached = -1 if value is None else value
@@ -73,9 +74,9 @@ class Slot:
 
 
 class Crossing(NamedTuple):
-    """Event number ``index`` brought ``counter`` to ``level``; ``value`` is what it stood at then."""
+    """Event ``number`` brought ``counter`` to ``level``; ``value`` is what it stood at then."""
 
-    index: int
+    number: int
     counter: CounterKey
     level: Level
     value: int
@@ -125,6 +126,7 @@ class Counters:
         for line, counter in slot.use:
             if not line.takes(event, rest):
                 continue
+            counter.moved = True
             counter.value += line.quantity(event, rest) or 0
             if counter.value >= counter.next:
                 yield from [Crossing(index, counter.key, level, counter.value) for level in counter.crossed()]
@@ -145,19 +147,21 @@ class Counters:
             if price is not None and unit is not None:
                 used = units.get(unit)
                 if used.__class__ is int:
-                    amount += used * price  # type: ignore[operator]
+                    amount += used * price
                 elif used is not None:
                     amount += money.quantity(used) * price // money.QUANTITY_ONE
                 continue
-            amount += self._from_tiers(slot, rate, event, rest)
+            amount += self._unusual(slot, rate, event, rest)
         return amount
 
-    def _from_tiers(self, slot: Slot, rate: Rate, event: Event, rest: Mapping[str, Any]) -> int:
-        used = as_quantity(event.data.units.get(rate.unit)) if rate.unit else rate.line.quantity(event, rest)
-        if used is None:
-            return 0
-        position = slot.tiers[rate.line.id]
+    def _unusual(self, slot: Slot, rate: Rate, event: Event, rest: Mapping[str, Any]) -> int:
+        """What is no unit, such as a count, or costs by tiers: then it moves on in them."""
+        used = rate.line.quantity(event, rest) or 0
+        position = slot.tiers.get(rate.line.id)
+        if position is None:
+            return charges.marginal(rate.model, 0, used)
         amount = charges.marginal(rate.model, position.value, used)
+        position.moved = True
         position.value += used
         return amount
 
@@ -166,7 +170,8 @@ class Counters:
         moved: dict[CounterKey, str] = {}
         for slot in self._touched.values():
             for counter in (*slot.spend, *(counter for _, counter in slot.use), *slot.tiers.values()):
-                moved[counter.key] = show_value(counter.key, counter.value)
+                if counter.moved:
+                    moved[counter.key] = show_value(counter.key, counter.value)
         self._touched.clear()
         if len(self._slots) > MAX_SLOTS:
             self._slots.clear()
@@ -174,18 +179,18 @@ class Counters:
 
     def replace(self, counted: Mapping[CounterKey, int]) -> None:
         """Puts recounted values in the place of what was counted, as after a change of prices."""
-        self._stored.update({key: counter.value for key, counter in self._counters.items()})
-        self._stored.update(counted)
         self._forget()
+        self._stored.update(counted)
 
     def _adopt(self, tariff: Tariff) -> None:
         if tariff is not self._tariff:
-            self._stored.update({key: counter.value for key, counter in self._counters.items()})
             self._forget()
             self._tariff = tariff
 
     def _forget(self) -> None:
+        """Keeps the values alone: which levels there are, another tariff says."""
         assert not self._touched, "settle before the tariff changes"
+        self._stored.update({key: counter.value for key, counter in self._counters.items() if counter.moved})
         self._counters.clear()
         self._slots.clear()
 
@@ -204,6 +209,7 @@ class Counters:
                 levels = levels_of(cap for cap in caps if (cap.measure, cap.period) == (measure, kind))
                 counter = self._counter(CounterKey(f"{scope}:{name}", measure, kind, start), levels)
                 if measure == AMOUNT:
+                    counter.moved = True  # a slot is made for an event that is charged
                     spend[counter.key] = counter
                 else:
                     line = levels[0].cap.line

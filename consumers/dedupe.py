@@ -39,9 +39,9 @@ class Run(NamedTuple):
 
 
 class Hit(NamedTuple):
-    """The batch's event number ``index`` may stand among the rows from ``low`` until before ``high``."""
+    """Event ``number`` of the batch may stand among the rows from ``low`` until before ``high``."""
 
-    index: int
+    number: int
     digest: int
     low: int
     high: int

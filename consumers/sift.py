@@ -43,7 +43,7 @@ def sift(
     if not repeats and not hits:
         return Sifted(list(range(len(events))), [], [])
     known = _look_up(hits, store)
-    suspects = set(repeats) | set(repeats.values()) | {hit.index for hit in hits}
+    suspects = set(repeats) | set(repeats.values()) | {hit.number for hit in hits}
     sifted = Sifted([], [], [])
     for i, event in enumerate(events):
         if i not in suspects:

@@ -17,8 +17,10 @@ ZeroUsage = Literal["free", "bill_first_flat"]
 class Model(Protocol):
     """How much a quantity costs."""
 
-    linear: int | None
-    """The price of one unit, as a whole number of 10^-12, where the total is just that times the quantity."""
+    @property
+    def linear(self) -> int | None:
+        """The price of one unit, as a whole number of 10^-12, where the total is just that times the quantity."""
+        ...
 
     def total(self, quantity: int) -> int:
         """What the quantity (of 10^-24) costs from the beginning of a period, as an amount (of 10^-36)."""
@@ -63,8 +65,10 @@ class Graduated(msgspec.Struct, frozen=True):
         return first.unit if same else None
 
     def total(self, quantity: int) -> int:
-        if quantity == 0:
-            return self.tiers[0].flat if self.zero_usage == "bill_first_flat" else 0
+        if quantity <= 0:
+            # Less than nothing is what corrections may leave: it is paid back, and enters no band.
+            base = self.tiers[0].flat if self.zero_usage == "bill_first_flat" else 0
+            return base + quantity * self.tiers[0].unit
         amount = below = 0
         for tier in self.tiers:
             top = quantity if tier.up_to is None else min(quantity, tier.up_to)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import msgspec
 
 from doortab.schemas import money
-from doortab.schemas.events import DECIMAL_TEXT, Event
+from doortab.schemas.events import DECIMAL_TEXT, MAX_DIGITS, Event
 
 Aggregation = Literal["count", "sum", "min", "max", "avg", "unique", "latest"]
 AGGREGATIONS: tuple[Aggregation, ...] = ("count", "sum", "min", "max", "avg", "unique", "latest")
@@ -57,7 +57,9 @@ def read(where: Path, event: Event, rest: Mapping[str, Any]) -> Any:
     """What stands at the path: text, a number, or None."""
     match where.root:
         case "units":
-            return event.data.units.get(where.name)
+            used = event.data.units.get(where.name)
+            # As a number, so that the text 5.0 equals 5 here as it does in the store's column.
+            return Decimal(used) if isinstance(used, str) else used
         case "dimensions":
             return event.data.dimensions.get(where.name)
         case "field":
@@ -73,17 +75,30 @@ def read(where: Path, event: Event, rest: Mapping[str, Any]) -> Any:
 def quantity(value: Any) -> int | None:
     """A number as a whole number of 10^-24, or None: true is not a number, and neither is NaN.
 
-    Unlike a unit, a value in the rest of the data may be negative, or a JSON number with a fraction.
+    Unlike a unit, a value in the rest of the data may be negative, or a JSON number with a fraction; what
+    is finer than 10^-24 there is cut off.
     """
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int):
         return value * money.QUANTITY_ONE
     if isinstance(value, Decimal):
-        value = format(value, "f") if value.is_finite() and abs(value.adjusted()) < 60 else ""
+        return _scaled(value)
     if isinstance(value, str) and _decimal_text.match(value.removeprefix("-")):
         return money.scaled(value, money.QUANTITY_DECIMALS)
     return None
+
+
+def _scaled(value: Decimal) -> int | None:
+    if not value.is_finite() or value.adjusted() >= MAX_DIGITS:
+        return None
+    sign, digits, exponent = value.as_tuple()
+    shift = int(exponent) + money.QUANTITY_DECIMALS
+    if not value or -shift > len(digits):
+        return 0
+    number: int = int("".join(map(str, digits)))
+    number = number * 10**shift if shift >= 0 else number // 10**-shift
+    return -number if sign else number
 
 
 Operator = Literal["eq", "ne", "lt", "lte", "gt", "gte"]
@@ -116,7 +131,8 @@ def _equal(value: Any, wanted: str) -> bool:
         return wanted == ("true" if value else "false")
     if isinstance(value, str):
         return value == wanted
-    return quantity(value) == quantity(wanted) is not None
+    number = quantity(value)
+    return number is not None and number == quantity(wanted)
 
 
 class Meter(msgspec.Struct, frozen=True):

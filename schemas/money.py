@@ -13,9 +13,9 @@ QUANTITY_DECIMALS = 24
 PRICE_DECIMALS = 12
 AMOUNT_DECIMALS = QUANTITY_DECIMALS + PRICE_DECIMALS
 
-QUANTITY_ONE = 10**QUANTITY_DECIMALS
-PRICE_ONE = 10**PRICE_DECIMALS
-AMOUNT_ONE = 10**AMOUNT_DECIMALS
+QUANTITY_ONE: int = 10**QUANTITY_DECIMALS
+PRICE_ONE: int = 10**PRICE_DECIMALS
+AMOUNT_ONE: int = 10**AMOUNT_DECIMALS
 
 Rounding = Literal["half_up", "half_even", "up", "down"]
 
@@ -79,13 +79,13 @@ def rounded(number: int, digits: int, mode: Rounding = "half_up") -> int:
     """
     step = 10 ** (AMOUNT_DECIMALS - digits)
     steps, left = divmod(abs(number), step)
-    away = {
+    away: dict[Rounding, bool] = {
         "half_up": 2 * left >= step,
         "half_even": 2 * left > step or (2 * left == step and steps % 2 == 1),
         "up": left > 0,
         "down": False,
-    }[mode]
-    value = (steps + away) * step
+    }
+    value: int = (steps + away[mode]) * step
     return -value if number < 0 else value
 
 

@@ -8,6 +8,7 @@ apply, ``charges.marginal`` says what a quantity costs on one.
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from doortab.schemas.events import Event
 from doortab.schemas.periods import QUARTER_HOUR, PeriodKind
 
 MAX_SIGNATURES = 100_000
+BEGINNING = -(2**62)
+"""Before any instant at which a price may take effect."""
 
 
 class Row(NamedTuple):
@@ -78,8 +81,8 @@ class Rate(NamedTuple):
     """A row of a line as the hot path wants it.
 
     ``unit`` is the unit that is charged, or None where that needs ``line.quantity``. ``price`` is for one
-    whole unit, of 10^-36, or None where it depends on what was used before. ``test`` says whether the
-    event meets the line's tests; None where it has none.
+    whole unit, of 10^-36, or None where there is no unit, or where some row's price depends on what was used
+    before. ``test`` says whether the event meets the line's tests; None where it has none.
     """
 
     unit: str | None
@@ -138,8 +141,8 @@ class PlanTariff:
 
 def _rate(line: Line, row: Row) -> Rate:
     unit = line.source.name if line.source is not None and line.source.root == "units" else None
-    linear = row.model.linear
-    price = linear * money.QUANTITY_ONE if linear is not None and unit is not None else None
+    linear = row.model.linear if line.linear and unit is not None else None
+    price = linear * money.QUANTITY_ONE if linear is not None else None
     return Rate(unit, row.since, row.until, price, _test(line), line, row.model)
 
 
@@ -181,18 +184,24 @@ def _lines(plan: written.Plan, by_name: Mapping[str, meters.Meter]) -> tuple[Lin
 
 def line_of(meter: meters.Meter, conditions: Iterable[meters.Condition], rows: tuple[Row, ...] = ()) -> Line:
     """A line on a meter with a filter beside the meter's own."""
-    both = sorted({*meter.where, *conditions})
-    fixed, tests = [], []
-    for condition in both:
-        path = meters.path(condition.path)
-        (fixed if path.root in ("dimensions", "field") else tests).append((path, condition))
+    conditions = sorted(conditions)
+    both = [(meters.path(c.path), c) for c in sorted({*meter.where, *conditions})]
+    fixed = tuple((path, c) for path, c in both if path.root in ("dimensions", "field"))
+    tests = tuple((path, c) for path, c in both if path.root not in ("dimensions", "field"))
     source = meters.path(meter.value) if meter.value is not None else None
-    id = "&".join([meter.name, *(f"{c.path} {c.operator} {'|'.join(c.values)}" for c in sorted(conditions))])
-    return Line(id, meter, source, tuple(fixed), tuple(tests), rows)
+    id = "&".join(
+        [meter.name, *(f"{_plain(c.path)} {c.operator} {'|'.join(map(_plain, c.values))}" for c in conditions)]
+    )
+    return Line(id, meter, source, fixed, tests, rows)
+
+
+def _plain(text: str) -> str:
+    """The text, with a backslash before what separates texts in an id: two lines never share one."""
+    return re.sub(r"([\\&| ])", r"\\\1", text)
 
 
 def _rows(family: Iterable[written.Charge]) -> tuple[Row, ...]:
-    dated = [(instants.parse(c.effective_from) if c.effective_from else 0, model_of(c)) for c in family]
+    dated = [(instants.parse(c.effective_from) if c.effective_from else BEGINNING, model_of(c)) for c in family]
     dated.sort(key=lambda pair: pair[0])
     ends = [since for since, _ in dated[1:]] + [instants.LATEST]
     return tuple(Row(since, end, model) for (since, model), end in zip(dated, ends, strict=True))
@@ -262,7 +271,10 @@ class Tariff:
         return self._accounts.get(subject)
 
     def caps_of(self, scope: str, name: str) -> list[Cap]:
-        """The caps that bind the subject. One of its own takes the place of one for each, of the same measure and period."""
+        """The caps that bind the subject.
+
+        One of its own takes the place of one for each, of the same measure and period.
+        """
         own = self._caps.get(f"{scope}:{name}", [])
         taken = {(cap.measure, cap.period) for cap in own}
         return own + [cap for cap in self._caps.get(f"{scope}:*", []) if (cap.measure, cap.period) not in taken]
@@ -272,7 +284,8 @@ class Tariff:
         if entry.amount is not None:
             line, measure, limit = None, AMOUNT, money.amount(entry.amount)
         else:
-            assert entry.meter is not None and entry.quantity is not None
+            assert entry.meter is not None
+            assert entry.quantity is not None
             line, measure = line_of(self.meters[entry.meter], ()), entry.meter
             limit = money.quantity(entry.quantity)
         return Cap(
