@@ -63,11 +63,15 @@ class Ear:
             self._outer.send(b"!")
 
     def close(self) -> None:
-        """Frees the descriptors."""
+        """Frees the descriptors; may be repeated."""
         self._inner.close()
         self._outer.close()
-        if self._watch is not None:
-            os.close(self._watch)
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            os.close(watch)
+
+    def __del__(self) -> None:
+        self.close()  # a reader that was forgotten instead of closed must not keep one of the few inotify instances
 
 
 def _watch(path: Path) -> int | None:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from doortab.log.file_database import WAL_BYTES, FileDatabase, Table, meaning_of
+from doortab.log.file_database import BUSY_SECONDS, WAL_BYTES, FileDatabase, Table, meaning_of
 from doortab.log.file_lock import TurnLock
 from doortab.log.file_retention import forget
 from doortab.log.file_session import FileSession, NotYet
@@ -20,6 +20,8 @@ from doortab.schemas.topics import Topic
 
 # One transaction holds at most this much (and at least one request), so that readers never wait long.
 GROUP_BYTES = 32 * 1024 * 1024
+# How long an append waits for readers, once in a hundred megabytes, when they keep the file from shrinking.
+SHORTEN_SECONDS = 1.0
 
 
 class Append:
@@ -199,7 +201,9 @@ class FileWriter:
         if self._database.wal_bytes() <= self._wal_limit:
             return
         with suppress(sqlite3.Error):  # the append is done and must not fail any more
+            connection.execute(f"PRAGMA busy_timeout={int(SHORTEN_SECONDS * 1000)}")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            connection.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
         self._wal_limit = max(8 * WAL_BYTES, 2 * self._database.wal_bytes())
 
     def close_connections(self) -> None:

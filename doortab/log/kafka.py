@@ -95,7 +95,7 @@ class KafkaLog:
             UsageError: no such topic or partition, or a record larger than the log takes.
         """
         deadline = time.monotonic() + timeout_seconds
-        highest = max((entry.partition for entry in entries), default=0)
+        highest = max((entry.partition for entry in entries if entry.partition > 0), default=0)
         if self._partitions.get(topic, 0) <= highest:  # what is known is enough, and needs no broker
             self._ask_partitions(topic, timeout_seconds)
         # That compacted topics need keys is left to the broker, which knows whether the topic is compacted.

@@ -51,6 +51,7 @@ class MemoryLog:
         self._compacted: set[str] = set()
         self._late: list[tuple[str, list[Entry]]] = []
         self._last_ms = 0
+        self._closed = False
 
     def ensure_topics(self, topics: Iterable[Topic]) -> None:
         """Creates the topics that are missing; existing ones stay as they are."""
@@ -105,7 +106,8 @@ class MemoryLog:
         return {place.partition: held.end for place, held in self._of(topic).items()}
 
     def close(self) -> None:
-        """Nothing to free; never raises."""
+        """No more appends; never raises."""
+        self._closed = True
 
     def deliver_late(self) -> None:
         """Puts what was ``LATE`` into the log, in the order of the calls."""
@@ -136,7 +138,9 @@ class MemoryLog:
         return self._partitions[place]
 
     def check_reachable(self) -> None:
-        """Raises LogUnavailable while the switch is on."""
+        """Raises LogUnavailable while the switch is on, and UsageError once the log is closed."""
+        if self._closed:
+            raise UsageError("the log is closed")
         if self.unreachable:
             raise LogUnavailable("simulated: the log is unreachable")
 

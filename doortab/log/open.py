@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,9 @@ def _open_kafka(url: str, rest: str, more: Mapping[str, Any]) -> Log:
     if not rest.startswith("//") or not all(_is_address(broker) for broker in brokers):
         raise UsageError(f"{url!r} names no broker; write kafka://host:port[,host:port][/PREFIX]")
     try:
-        from doortab.log.kafka import KafkaLog
+        with warnings.catch_warnings():  # kafka-python reads its protocol with a function that Python 3.11 deprecates
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from doortab.log.kafka import KafkaLog
     except ImportError as error:
         raise UsageError(f"{url!r} needs kafka-python ({error}); pip install 'doortab[kafka]'") from error
     return KafkaLog(brokers, prefix, more)
