@@ -92,6 +92,7 @@ def _revocation(made: Decision) -> revocations.Revocation:
         evidence["currency"] = made.currency
     if made.place is not None:
         evidence["event"] = f"{made.event_source} {made.event_id}"
+        evidence["event_time"] = instants.text(made.event_time or 0)
         evidence["position"] = "/".join(map(str, made.place))
     return revocations.Revocation(
         type="access.revoked",

@@ -53,8 +53,26 @@ class Ledger:
         self.failure: StoreDamaged | None = None
         self._tariff: tuple[int, Tariff] = (-1, NO_TARIFF)
 
-    def worker(self) -> Worker:
-        """The worker, made anew after an error."""
+    @property
+    def positions(self) -> dict[int, int]:
+        """By partition, the offset of the next record that is not in the store; empty before the first turn."""
+        worker = self._worker
+        return dict(worker.positions) if worker is not None else {}
+
+    @property
+    def epoch(self) -> int:
+        """How often the store was taken over; 0 before the first turn."""
+        worker = self._worker
+        return worker.epoch if worker is not None else 0
+
+    @property
+    def events(self) -> int:
+        """How many events the worker has taken since it started."""
+        worker = self._worker
+        return worker.totals["events"] if worker is not None else 0
+
+    def _work(self) -> Worker:
+        """The worker, made anew after an error. Only for the thread that turns it."""
         if self._worker is None:
             settings = self.settings
             self._worker = Worker(
@@ -69,7 +87,7 @@ class Ledger:
     def turn(self, timeout_seconds: float = 0.0) -> bool:
         """One turn; False when nothing came. After an error the worker is dropped and the error goes on."""
         try:
-            steps = list(self.worker().turn(timeout_seconds))
+            steps = list(self._work().turn(timeout_seconds))
         except BaseException:
             self._drop_worker()
             raise
@@ -87,13 +105,13 @@ class Ledger:
         while True:
             came = self.turn()
             if progress is not None:
-                progress(self.worker().totals["events"])
+                progress(self.events)
             if not came and self.reached(target):
                 return
 
     def reached(self, target: Mapping[int, int]) -> bool:
         """Whether the records before these offsets are in the store."""
-        positions = self.worker().positions if self._worker is not None else {}
+        positions = self.positions
         return all(positions.get(partition, 0) >= offset for partition, offset in target.items())
 
     def wait_for(self, target: Mapping[int, int], timeout_seconds: float) -> bool:

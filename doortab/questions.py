@@ -109,11 +109,11 @@ def status(ledger: Ledger, params: Params) -> dict[str, Any]:
     """How the ledger is: positions, lag in records, epoch, the control equation."""
     del params
     ends = ledger.log.end_offsets("usage")
-    worker = ledger.worker()
+    positions = ledger.positions
     return {
-        "epoch": worker.epoch,
-        "positions": {str(p): o for p, o in worker.positions.items()},
-        "lag_records": {str(p): end - worker.positions.get(p, 0) for p, end in ends.items()},
+        "epoch": ledger.epoch,
+        "positions": {str(p): offset for p, offset in positions.items()},
+        "lag_records": {str(p): end - positions.get(p, 0) for p, end in ends.items()},
         "control": control(ledger.reader()).as_json(),
         "log": ledger.settings.log_url,
         "store": str(ledger.store.path),

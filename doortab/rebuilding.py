@@ -37,7 +37,7 @@ def rebuild(settings: Settings, progress: Callable[[int], None]) -> dict[str, An
     try:
         ledger.catch_up(progress)
         _mark_published(ledger)
-        events = ledger.worker().totals["events"]
+        events = ledger.events
         exports = export_to(ledger, settings.data / "exports")
     finally:
         ledger.close()
