@@ -14,12 +14,14 @@ import msgspec
 
 from doortab.analytics.tables import quoted
 from doortab.schemas import instants, meters, money, wire
-from doortab.schemas.events import Event, Usage
+from doortab.schemas.events import MAX_PLAIN, Event, Usage
 from doortab.schemas.periods import Period
 from doortab.schemas.tariff import Line, Tariff
 
 Read = Callable[[str], list[Any]]
 Columns = dict[tuple[str, str], str]
+
+_MOST = MAX_PLAIN * money.QUANTITY_ONE
 
 
 class Heading(NamedTuple):
@@ -48,7 +50,7 @@ class Cell(NamedTuple):
 
 
 class Single(NamedTuple):
-    """``count`` equal events outside the columns."""
+    """Equal events outside the columns, ``copies`` of them."""
 
     heads: tuple[Any, ...]
     account: str
@@ -56,7 +58,7 @@ class Single(NamedTuple):
     event: Event
     rest: dict[str, Any]
     billable: bool
-    count: int
+    copies: int
 
 
 class Selection:
@@ -152,7 +154,8 @@ def cells(read: Read, selection: Selection) -> Iterator[Cell]:
     named = [f"{sql} AS g{i}" for i, sql in enumerate(groups)]
     query = (
         f"SELECT {', '.join([*named, *aggregates])} FROM {selection.source} "
-        f"WHERE {selection.condition} AND NOT {selection.singled_out} GROUP BY {', '.join(f'g{i}' for i in range(len(groups)))}"
+        f"WHERE {selection.condition} AND NOT {selection.singled_out} "
+        f"GROUP BY {', '.join(f'g{i}' for i in range(len(groups)))}"
     )
     n, t = len(selection.headings), len(texts)
     for row in read(query):
@@ -215,17 +218,27 @@ def _test_sql(selection: Selection, path: meters.Path, condition: meters.Conditi
     """The SQL of a test on a unit; on the rest, of rows that have none worth reading, it is a constant."""
     if path.root != "units":
         return "true" if condition.holds(None) else "false"
-    column = selection.column(path)
-    numbers = [meters.quantity(value) for value in condition.values]
-    wanted = [money.quantity_text(number) for number in numbers if number is not None]
-    none = "true" if condition.operator == "ne" else "false"
-    if condition.operator in ("in", "eq", "ne"):
-        test = f"{column} IN ({', '.join(wanted)})" if wanted else "false"
-        test = f"NOT {test}" if condition.operator == "ne" else test
-    else:
-        sign = {"lt": "<", "lte": "<=", "gt": ">", "gte": ">="}[condition.operator]
-        test = f"{column} {sign} {wanted[0]}"
-    return f"coalesce({test}, {none})"
+    numbers = [number for value in condition.values if (number := meters.quantity(value)) is not None]
+    test = _compare_sql(selection.column(path), condition.operator, numbers)
+    return f"coalesce({test}, {'true' if condition.operator == 'ne' else 'false'})"
+
+
+def _compare_sql(column: str, operator: str, numbers: list[int]) -> str:
+    """The SQL of a comparison of a column of whole numbers, itself of whole numbers: no decimals overflow in it."""
+    if operator in ("in", "eq", "ne"):
+        whole = [str(n // money.QUANTITY_ONE) for n in numbers if n % money.QUANTITY_ONE == 0 and n <= _MOST]
+        test = f"{column} IN ({', '.join(whole)})" if whole else "false"
+        return f"NOT ({test})" if operator == "ne" else test
+    if not numbers:
+        return "false"
+    bound = max(-money.QUANTITY_ONE, min(numbers[0], _MOST + money.QUANTITY_ONE))
+    down, up = bound // money.QUANTITY_ONE, -(-bound // money.QUANTITY_ONE)
+    return {
+        "lt": f"{column} < {up}",
+        "lte": f"{column} <= {down}",
+        "gt": f"{column} > {down}",
+        "gte": f"{column} >= {up}",
+    }[operator]
 
 
 def timestamp(instant: int) -> str:
@@ -235,4 +248,6 @@ def timestamp(instant: int) -> str:
 
 def literal(text: str) -> str:
     """The SQL of a text."""
-    return "'" + text.replace("'", "''") + "'"
+    quoted_text = "'" + text.replace("'", "''") + "'"
+    # DuckDB's parser ends a statement at U+0000.
+    return "(" + quoted_text.replace("\0", "' || chr(0) || '") + ")" if "\0" in text else quoted_text

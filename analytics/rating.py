@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from doortab.analytics.cells import Cell, Columns, Heading, Read, Selection, cells, literal, single_events
+from doortab.analytics.cells import Cell, Columns, Heading, Read, Selection, Single, cells, literal, single_events
 from doortab.analytics.zones import local_bucket
 from doortab.schemas import charges, meters, money
 from doortab.schemas.periods import Period, period_of
@@ -57,11 +57,11 @@ def rate(
         _add_cell(groups, tariff, lines, cell)
     for single in single_events(read, selection):
         group = _group(groups, tariff, single.heads, single.account)
-        group.events += single.count
-        group.allowed += single.count * (single.event.data.verdict == "allowed")
-        group.billable += single.count * single.billable
+        group.events += single.copies
+        group.allowed += single.copies * (single.event.data.verdict == "allowed")
+        group.billable += single.copies * single.billable
         for unit, value in single.event.data.units.items():
-            group.units[unit] = group.units.get(unit, 0) + money.quantity(value) * single.count
+            group.units[unit] = group.units.get(unit, 0) + money.quantity(value) * single.copies
         if single.billable:
             _add_single(group, tariff.plan_of(single.account), lines, single)
     for plan in tariff.plans.values():
@@ -121,15 +121,15 @@ def _charge(group: Rated, line: Line, amount: int) -> None:
     group.amounts[line.meter.name] = group.amounts.get(line.meter.name, 0) + amount
 
 
-def _add_single(group: Rated, plan: PlanTariff | None, lines: Mapping[str, Line], single: Any) -> None:
+def _add_single(group: Rated, plan: PlanTariff | None, lines: Mapping[str, Line], single: Single) -> None:
     for name, line in lines.items():
         if line.takes(single.event, single.rest):
-            used = (line.quantity(single.event, single.rest) or 0) * single.count
+            used = (line.quantity(single.event, single.rest) or 0) * single.copies
             group.quantities[name] = group.quantities.get(name, 0) + used
     for rate_ in plan.rates(single.event) if plan is not None else ():
         inside = rate_.since <= single.instant < rate_.until
         if rate_.line.linear and inside and rate_.line.passes(single.event, single.rest):
-            used = (rate_.line.quantity(single.event, single.rest) or 0) * single.count
+            used = (rate_.line.quantity(single.event, single.rest) or 0) * single.copies
             _charge(group, rate_.line, rate_.model.total(used))
 
 
@@ -172,7 +172,10 @@ def _add_tiered(
 
 
 class _Walk:
-    """Goes through an account's days in order, keeping how much of the month's tiers is used."""
+    """Goes through an account's days in order, keeping how much of the month's tiers is used.
+
+    What was used while the line had no price does not count.
+    """
 
     def __init__(self, groups: Groups, tariff: Tariff, plan: PlanTariff, line: Line) -> None:
         self._groups = groups
@@ -185,30 +188,27 @@ class _Walk:
         """Takes a day at once, if all of it costs the same a unit; False if it must be read event by event."""
         place = self._place(account, start)
         before = self._used.get(place, 0)
-        total = sum(quantity for _, quantity in found)
-        rows = {self._line.row_at(cell.instant) for cell, _ in found}
-        row = next(iter(rows))
-        if len(rows) > 1 or row is None:
+        priced = [(cell, quantity, row) for cell, quantity in found if (row := self._line.row_at(cell.instant))]
+        total = sum(quantity for _, quantity, _ in priced)
+        units = {charges.unit_within(row.model, before, total) for row in {row for _, _, row in priced}}
+        unit = units.pop() if units else 0
+        if unit is None or units:
             return False
-        unit = charges.unit_within(row.model, before, total)
-        if unit is None:
-            return False
-        for cell, quantity in found:
+        for cell, quantity, _ in priced:
             self._add(cell.heads, account, quantity, quantity * unit)
         self._used[place] = before + total
         return True
 
-    def events(self, account: str, start: int, singles: Iterator[Any]) -> None:
+    def events(self, account: str, start: int, singles: Iterator[Single]) -> None:
         """Takes a day event by event, in order."""
         place = self._place(account, start)
         for single in singles:
-            if not self._line.takes(single.event, single.rest):
+            row = self._line.row_at(single.instant)
+            if row is None or not self._line.takes(single.event, single.rest):
                 continue
             quantity = self._line.quantity(single.event, single.rest) or 0
-            row = self._line.row_at(single.instant)
             before = self._used.get(place, 0)
-            amount = charges.marginal(row.model, before, quantity) if row is not None else 0
-            self._add(single.heads, account, quantity, amount)
+            self._add(single.heads, account, quantity, charges.marginal(row.model, before, quantity))
             self._used[place] = before + quantity
 
     def _place(self, account: str, start: int) -> tuple[str, int]:

@@ -15,20 +15,24 @@ DEFAULT_PERIOD: PeriodKind = "month"
 
 
 def recount(read: Read, columns: Columns, tariff: Tariff, partition: int) -> dict[CounterKey, int]:
-    """Every counter of the accounts and keys that have events in the partition."""
-    here = f"part = {partition}"
-    condition = (
-        f"account IN (SELECT DISTINCT account FROM usage WHERE {here}) "
-        f"OR key IN (SELECT DISTINCT key FROM usage WHERE {here} AND key IS NOT NULL)"
-    )
-    if not read(f"SELECT 1 FROM usage WHERE {here} LIMIT 1"):
+    """Every counter of the accounts and keys that have events in the partition.
+
+    A key may have events of several accounts. Of each of them every event is read, for how deep an account
+    is in its tiers decides what the key spent; but of accounts and keys without events here nothing is said.
+    """
+    here = f"SELECT DISTINCT account, key FROM usage WHERE part = {partition}"
+    found = read(here)
+    if not found:
         return {}
+    subjects = {f"account:{account}" for account, _ in found} | {f"key:{key}" for _, key in found if key is not None}
+    condition = f"account IN (SELECT account FROM usage WHERE key IN (SELECT key FROM ({here})) OR part = {partition})"
     counted: dict[CounterKey, int] = {}
     for kind, zone in sorted({(kind, zone) for kind in _kinds(tariff) for zone in _zones(tariff)}):
         headings = [Heading("account", "account"), Heading("key", "key"), Heading("start", local_bucket(kind, zone))]
         groups = rate(read, columns, tariff, headings, None, condition)
         for key, value in _counters(tariff, groups, kind, zone):
-            counted[key] = counted.get(key, 0) + value
+            if key.subject in subjects:
+                counted[key] = counted.get(key, 0) + value
     return counted
 
 
@@ -51,8 +55,8 @@ def _counters(tariff: Tariff, groups: Groups, kind: PeriodKind, zone: str) -> It
             measures = {cap.measure for cap in tariff.caps_of(scope, name) if cap.period == kind}
             if kind == DEFAULT_PERIOD:
                 measures.add(AMOUNT)
-            for measure in sorted(measures):
-                value = group.amount if measure == AMOUNT else group.quantities.get(measure, 0)
+            for measure in sorted(measures & (group.quantities.keys() | {AMOUNT})):
+                value = group.amount if measure == AMOUNT else group.quantities[measure]
                 yield CounterKey(subject, measure, kind, start), value
         if kind == DEFAULT_PERIOD:
             for line, quantity in sorted(group.lines.items()):

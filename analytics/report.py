@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from doortab.analytics.cells import Columns, Heading, Read, Selection
+from doortab.analytics.cells import Columns, Heading, Read, Selection, literal
 from doortab.analytics.control import Control, control
 from doortab.analytics.rating import Groups, Rated, rate
 from doortab.analytics.zones import local_bucket
@@ -66,7 +66,12 @@ def _sql(name: str, columns: Columns, tariff: Tariff, timezone: str) -> str:
     if name in FIELDS:
         return name
     if name.startswith("dimensions."):
-        return Selection(columns, tariff, []).column(meters.path(name))
+        path = meters.path(name)
+        if (path.root, path.name) not in columns:
+            # It came after the columns were all given away, or never.
+            pointer = "/dimensions/" + path.name.replace("~", "~0").replace("/", "~1")
+            return f"json_extract_string(more, {literal(pointer)})"
+        return Selection(columns, tariff, []).column(path)
     known = ", ".join([*FIELDS, *TIMES, METER, "dimensions.NAME"])
     raise UsageError(f"cannot report by {name!r}; there is {known}")
 

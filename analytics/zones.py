@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+from functools import lru_cache
+
 from doortab.analytics.cells import literal
-from doortab.schemas.periods import PeriodKind
+from doortab.schemas.periods import PeriodKind, zone
 
 UTC_NAMES = frozenset({"UTC", "Etc/UTC", "Z", "GMT", "Etc/GMT"})
 
@@ -14,9 +17,31 @@ def local_bucket(kind: PeriodKind, zone_name: str) -> str:
         return "0"
     if zone_name in UTC_NAMES:
         return f"epoch_us(date_trunc('{kind}', time))"
-    zone = literal(zone_name)
-    local = f"timezone({zone}, timezone('UTC', time))"
+    name = literal(zone_name)
+    local = f"timezone({name}, timezone('UTC', time))"
     if kind == "hour":
         # Reckoned back from the event, for the wall clock shows one hour twice in autumn.
         return f"epoch_us(time) - (epoch_us({local}) - epoch_us(date_trunc('hour', {local})))"
-    return f"epoch_us(timezone({zone}, date_trunc('{kind}', {local})))"
+    midnight = f"date_trunc('{kind}', {local})"
+    begin = f"timezone({name}, {midnight})"
+    earlier = [f"{begin} - to_microseconds({shift})" for shift in repeated_midnights(zone_name)]
+    whens = [f"WHEN timezone({name}, {first}) = {midnight} THEN {first}" for first in earlier]
+    return f"epoch_us(CASE {' '.join(whens)} ELSE {begin} END)" if whens else f"epoch_us({begin})"
+
+
+@lru_cache(maxsize=64)
+def repeated_midnights(zone_name: str) -> tuple[int, ...]:
+    """By how much (in microseconds) clocks there ever go back over midnight.
+
+    Such a day begins at the first of its two midnights, while DuckDB takes a time of day that comes twice
+    for the second. Havana and the Azores have one each autumn.
+    """
+    there = zone(zone_name)
+    shifts = set()
+    midnight = datetime(2000, 1, 1)  # noqa: DTZ001 (a clock on a wall, not an instant)
+    while midnight.year < 2100:
+        first, second = (midnight.replace(tzinfo=there, fold=fold).utcoffset() for fold in (0, 1))
+        if first != second and first is not None and second is not None and first > second:
+            shifts.add((first - second) // timedelta(microseconds=1))
+        midnight += timedelta(days=1)
+    return tuple(sorted(shifts))

@@ -31,6 +31,10 @@ class Period(NamedTuple):
 ALL_TIME = Period(0, instants.LATEST)
 
 
+NOT_ZONES = ("localtime", "posix", "right/", "Factory", "SystemV/", "leap", "tzdata")
+"""Files beside the zones on many machines. They are no names that another machine, or DuckDB, knows."""
+
+
 @lru_cache(maxsize=1024)
 def zone(name: str) -> ZoneInfo:
     """The zone of that IANA name.
@@ -39,9 +43,11 @@ def zone(name: str) -> ZoneInfo:
         ValueError: there is none.
     """
     try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"{name!r} is not a time zone; write an IANA name such as Europe/Berlin or UTC") from error
+        if not name.startswith(NOT_ZONES):
+            return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        pass
+    raise ValueError(f"{name!r} is not a time zone; write an IANA name such as Europe/Berlin or UTC")
 
 
 @lru_cache(maxsize=65_536)
@@ -50,9 +56,9 @@ def _of_quarter(kind: PeriodKind, zone_name: str, quarter: int) -> Period:
         return ALL_TIME
     local = instants.moment(quarter * QUARTER_HOUR).astimezone(zone(zone_name))
     if kind == "hour":
-        start = local.replace(minute=0, second=0, microsecond=0)
-        # Hours are counted on the clock of UTC, or the one that is repeated in autumn would be two hours long.
-        begin = instants.of(start)
+        # Reckoned back from the instant: the wall clock shows one hour twice in autumn, and skips one in spring.
+        # (Where clocks move by half an hour, as on Lord Howe Island, two hours of the year overlap.)
+        begin = (quarter * 15 - local.minute) * 60 * instants.SECOND
         return Period(begin, begin + 3600 * instants.SECOND)
     begin_day = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     start, end = _days(kind, begin_day)
@@ -108,7 +114,10 @@ def parse_period(words: str | None, zone_name: str, now: int) -> Period:
     kind = kinds.get(len(words))
     if kind is None:
         raise ValueError(f"{words!r} is not a period; write 2026, 2026-03, 2026-03-10 or FROM..TO")
-    return period_of(kind, zone_name, _boundary(words, zone_name))
+    try:
+        return period_of(kind, zone_name, _boundary(words, zone_name))
+    except OverflowError as error:
+        raise ValueError(f"{words!r} is beyond every calendar; write 2026, 2026-03 or 2026-03-10") from error
 
 
 def _boundary(words: str, zone_name: str) -> int:
@@ -117,5 +126,5 @@ def _boundary(words: str, zone_name: str) -> int:
             return instants.parse(words)
         moment = datetime.fromisoformat((words + "-01-01")[:10] if len(words) == 4 else (words + "-01")[:10])
         return instants.of(moment.replace(tzinfo=zone(zone_name)).astimezone(UTC))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{words!r} is not a date or instant ({error}); write 2026-03-10") from error
