@@ -144,7 +144,7 @@ class Store:
             values = [(root, name, value) for ((root, name), _), value in zip(special, row[13:], strict=True)]
             units = {name: value for root, name, value in values if root == "units" and value is not None}
             texts = {name: value for root, name, value in values if root == "dimensions" and value is not None}
-            found.append(StoredEvent(*row[:11], units, texts, row[11], row[12]))
+            found.append(StoredEvent(*[*row[:11], units, texts, row[11], row[12]]))
         return found
 
     def pending(self) -> list[Message]:

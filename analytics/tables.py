@@ -166,7 +166,7 @@ def _text_array(values: Sequence[str | None]) -> pa.Array:
     if None in distinct or len(distinct) * 4 > len(values):
         return pa.array(values, pa.string())
     codes = {text: code for code, text in enumerate(distinct)}
-    indices = np.fromiter(map(codes.__getitem__, values), np.int32, len(values))  # type: ignore[arg-type]
+    indices = np.fromiter(map(codes.__getitem__, values), np.int32, len(values))
     return pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(list(distinct), pa.string()))
 
 
@@ -210,9 +210,13 @@ def batch_tables(batch: Batch, number: int, epoch: int, now: int) -> dict[str, p
             "value": list(counters.values()),
             "batch": [number] * len(counters),
         },
-        "decisions": {name: [getattr(d, name) for d in decisions] for name in plain}
-        | {"part": [p[0] for p in places], "off": [p[1] for p in places], "idx": [p[2] for p in places]}
-        | {"batch": [number] * len(decisions)},
+        "decisions": {
+            **{name: [getattr(d, name) for d in decisions] for name in plain},
+            "part": [p[0] for p in places],
+            "off": [p[1] for p in places],
+            "idx": [p[2] for p in places],
+            "batch": [number] * len(decisions),
+        },
         "outbox": {
             "id": [m.id for m in batch.messages],
             "topic": [m.topic for m in batch.messages],

@@ -119,7 +119,9 @@ class Worker:
     def _take(self, records: list[Record]) -> Iterator[str]:
         """Commits the records, stopping in each partition wherever a new catalog comes into force."""
         while records:
-            ready, later, due = [], [], {}
+            ready: list[Record] = []
+            later: list[Record] = []
+            due: dict[int, int] = {}
             for record in records:
                 wanted = self._views.catalog_at(record.timestamp_ms)
                 if record.partition in due or wanted > self._adopted.get(record.partition, NO_CATALOG):
