@@ -89,9 +89,8 @@ def _show_secret(issued: Issued, cap: str | None, as_json: bool) -> None:
     say(f"key_id {issued.key.key_id} · account {issued.key.account} · cap {cap or 'as in the catalog'}")
     say("The secret is shown this once. Keep it out of code: put it into the environment or a secrets manager:")
     say(f"  DOORTAB_API_KEY={issued.key.hint}   (your .env file, which Git must ignore)")
-    say(
-        f'try:  curl -H "Authorization: Bearer $DOORTAB_API_KEY" …     stop it:  doortab keys revoke {issued.key.key_id}'
-    )
+    say('try it:   curl -H "Authorization: Bearer $DOORTAB_API_KEY" …')
+    say(f"stop it:  doortab keys revoke {issued.key.key_id}")
 
 
 @app.command("list")

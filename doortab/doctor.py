@@ -14,6 +14,8 @@ from doortab.settings import Settings
 
 Finding = dict[str, str]
 
+OUTCOMES = ("billed", "not_billable", "duplicates", "rejected")
+
 
 def examine(settings: Settings) -> list[Finding]:
     """The findings, part by part: ``state`` is ok, warn or bad."""
@@ -50,9 +52,8 @@ def _store(settings: Settings) -> Iterator[tuple[str, str]]:
     with asked(settings) as ledger:
         told = ledger.ask("status")
     control: dict[str, Any] = told["control"]
-    equation = " = ".join([f"{int(control['records']):,} events", " + ".join(
-        f"{int(control[name]):,} {name.replace('_', ' ')}" for name in ("billed", "not_billable", "duplicates", "rejected")
-    )])
+    parts = (f"{int(control[name]):,} {name.replace('_', ' ')}" for name in OUTCOMES)
+    equation = f"{int(control['records']):,} events = {' + '.join(parts)}"
     if control["unexplained"] == "0":
         yield "ok", f"{settings.store_path}: {equation} + 0 unexplained"
     else:
@@ -68,8 +69,9 @@ def _spool(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _clock(_: Settings) -> Iterator[tuple[str, str]]:
-    year = time.gmtime().tm_year
-    yield ("ok" if 2025 <= year < 2100 else "bad"), f"the clock says {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}"
+    now = time.gmtime()
+    state = "ok" if 2025 <= now.tm_year < 2100 else "bad"
+    yield state, f"the clock says {time.strftime('%Y-%m-%dT%H:%M:%SZ', now)}"
 
 
 PARTS: list[tuple[str, Callable[[Settings], Iterator[tuple[str, str]]]]] = [

@@ -57,7 +57,8 @@ def gate_routes(app: FastAPI, gate: Gate, log: Log, ingest_token: str) -> None:
             environment=asked.environment,
             address=asked.address,
         )
-        gate.record(verdict, operation=asked.operation, units=asked.units or {"requests": 1}, dimensions=asked.dimensions)
+        units = asked.units or {"requests": 1}
+        gate.record(verdict, operation=asked.operation, units=units, dimensions=asked.dimensions)
         return JSONResponse(_identity(verdict)) if verdict.allowed else _refusal(verdict)
 
     @app.api_route("/v1/forward-auth", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
@@ -93,14 +94,15 @@ def append_events(log: Log, body: bytes) -> None:
     """
     partitions = log.partition_count(topics.USAGE)
     gathered: dict[int, list[bytes]] = {}
+    taken = 0
     try:
-        for index, raw in enumerate(wire.split(body)):
+        for raw in wire.split(body):
             event, _, _ = wire.decode_event(raw, 0)
             owner = event.data.account or event.subject or event.data.key or event.id
             gathered.setdefault(topics.partition_of(owner.encode(), partitions), []).append(raw)
+            taken += 1
     except wire.Unreadable as why:
-        place = f"event {index + 1}: " if gathered else ""
-        raise UsageError(f"{place}{why.reason}: {why.detail}; nothing of this body was taken") from None
+        raise UsageError(f"event {taken + 1}: {why.reason}: {why.detail}; nothing of this body was taken") from None
     log.append(topics.USAGE, [Entry(p, None, wire.join(events)) for p, events in sorted(gathered.items())])
 
 

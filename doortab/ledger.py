@@ -18,7 +18,7 @@ from doortab.analytics.store import Store
 from doortab.consumers.worker import Worker
 from doortab.log.open import open_log
 from doortab.schemas import catalog, topics
-from doortab.schemas.errors import LogUnavailable, StoreDamaged
+from doortab.schemas.errors import CatalogError, LogUnavailable, StoreDamaged
 from doortab.schemas.log import Log, TopicPartition
 from doortab.schemas.tariff import NO_TARIFF, Tariff
 from doortab.settings import Settings
@@ -198,7 +198,7 @@ def newest_catalog(log: Log) -> catalog.Catalog | None:
                 position = record.offset + 1
                 try:
                     newest = catalog.decode(record.value or b"")
-                except catalog.CatalogError as error:
+                except CatalogError as error:
                     logger.warning("catalog record %s is passed over: %s", record.offset, error)
     finally:
         reader.close()
