@@ -8,100 +8,23 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable
-from datetime import UTC, date, datetime, time
-from typing import Annotated, Any, Literal, Self
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from doortab.schemas import instants, meters, money, periods
+from doortab.schemas import filters, meters, money, periods
 from doortab.schemas.errors import CatalogError
+from doortab.schemas.fields import Identifier, Instant, MeterName, Money, Price, Quantity
 
-MeterName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
-Identifier = Annotated[str, Field(min_length=1, max_length=256)]
 SUBJECT = re.compile(r"(key|account):(\*|.{1,256})\Z")
-
-
-def _decimal(decimals: int) -> AfterValidator:
-    def check(text: str) -> str:
-        if money.scaled(text, decimals) < 0:
-            raise ValueError(f"{text!r} is negative; prices, quantities and caps are not")
-        return text
-
-    return AfterValidator(check)
-
-
-def _texted(value: Any) -> Any:
-    """Whole numbers may be written without quotes; fractions may not, for TOML makes them binary."""
-    if isinstance(value, float):
-        raise ValueError(f'{value!r} is a binary fraction; write decimal text in quotes, such as "{value}"')
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-Price = Annotated[str, BeforeValidator(_texted), _decimal(money.PRICE_DECIMALS)]
-Quantity = Annotated[str, BeforeValidator(_texted), _decimal(money.QUANTITY_DECIMALS)]
-Money = Annotated[str, BeforeValidator(_texted), _decimal(money.PRICE_DECIMALS)]
-
-
-def _instant(value: Any) -> Any:
-    if isinstance(value, date) and not isinstance(value, datetime):
-        value = datetime.combine(value, time(), UTC)
-    if isinstance(value, datetime):
-        if value.tzinfo is None:
-            raise ValueError(f"{value.isoformat()} has no time zone; end it with Z")
-        return instants.text(instants.of(value))
-    if isinstance(value, str):
-        return instants.text(instants.parse(value))
-    return value
-
-
-Instant = Annotated[str, BeforeValidator(_instant)]
 
 
 class Strict(BaseModel):
     """Unknown fields are mistakes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-Where = dict[str, Any]
-
-
-def conditions(where: Where) -> tuple[meters.Condition, ...]:
-    """The conditions of a ``where`` table, in a canonical order.
-
-    Raises:
-        ValueError: a path or comparison that is not one.
-    """
-    return tuple(sorted(c for path, wanted in where.items() for c in _conditions(path, wanted)))
-
-
-def _conditions(path: str, wanted: Any) -> Iterable[meters.Condition]:
-    meters.path(path)
-    path = path.removeprefix("data.").removeprefix("$.")
-    if not isinstance(wanted, dict):
-        values = wanted if isinstance(wanted, list) else [wanted]
-        if not values:
-            raise ValueError(f"where {path!r} is an empty list, which no event meets")
-        yield meters.Condition(path, "in", tuple(sorted(_condition_text(path, v) for v in values)))
-        return
-    if not wanted:
-        raise ValueError(f"where {path!r} says nothing; write a value, a list or {{ lte = 200000 }}")
-    for operator, value in wanted.items():
-        if operator not in meters.OPERATORS:
-            raise ValueError(f"where {path!r}: {operator!r} is not one of {', '.join(meters.OPERATORS)}")
-        text = _condition_text(path, value)
-        if operator not in ("eq", "ne"):
-            money.scaled(text, money.QUANTITY_DECIMALS)
-        yield meters.Condition(path, operator, (text,))
-
-
-def _condition_text(path: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, int | str):
-        return str(value)
-    raise ValueError(f"where {path!r} compares with {value!r}; write text, a whole number or decimal text")
 
 
 class MeterEntry(Strict):
@@ -111,21 +34,29 @@ class MeterEntry(Strict):
     event: Identifier
     aggregation: meters.Aggregation
     value: str | None = None
-    where: Where = {}
+    where: filters.Where = {}
     group_by: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _readable(self) -> Self:
         if (self.value is None) != (self.aggregation == "count"):
             raise ValueError(f"meter {self.name!r}: count reads no value, every other aggregation needs one")
-        for text in (*([self.value] if self.value else []), *self.group_by):
+        for text in self.group_by:
             meters.path(text)
-        conditions(self.where)
+        source = meters.path(self.value) if self.value is not None else None
+        if source is not None and source.root in ("dimensions", "field") and self.aggregation in meters.NUMERIC:
+            raise ValueError(
+                f"meter {self.name!r}: {self.value} is text, and {self.aggregation} needs a number; "
+                "write units.NAME, or the place of a number elsewhere in the data"
+            )
+        filters.conditions(self.where)
         return self
 
     def meter(self) -> meters.Meter:
         """The meter as a value."""
-        return meters.Meter(self.name, self.event, self.aggregation, self.value, conditions(self.where), self.group_by)
+        return meters.Meter(
+            self.name, self.event, self.aggregation, self.value, filters.conditions(self.where), self.group_by
+        )
 
 
 class TierEntry(Strict):
@@ -140,7 +71,7 @@ class Charge(Strict):
     """What every charge has, and the models there are: ``per_unit`` takes ``unit``, ``graduated`` takes ``tiers``."""
 
     meter: MeterName
-    where: Where = {}
+    where: filters.Where = {}
     model: Literal["per_unit", "graduated"]
     unit: Price | None = None
     tiers: tuple[TierEntry, ...] = ()
@@ -149,7 +80,7 @@ class Charge(Strict):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        conditions(self.where)
+        filters.conditions(self.where)
         if self.model == "per_unit" and (self.unit is None or self.tiers):
             raise ValueError(f'charge on {self.meter!r}: per_unit takes unit = "…" and no tiers')
         if self.model == "graduated":
@@ -177,7 +108,7 @@ class Charge(Strict):
     @property
     def lineage(self) -> tuple[str, tuple[meters.Condition, ...]]:
         """Rows of one lineage follow each other in time."""
-        return self.meter, conditions(self.where)
+        return self.meter, filters.conditions(self.where)
 
 
 class Plan(Strict):
@@ -247,42 +178,50 @@ class Catalog(Strict):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        by_name = {meter.name: meter for meter in self.meters}
-        plan_names = {plan.name for plan in self.plans}
-        _unique("meter", [meter.name for meter in self.meters])
-        _unique("plan", [plan.name for plan in self.plans])
-        _unique("account", [account.id for account in self.accounts])
-        _unique("subject", [subject for account in self.accounts for subject in account.subjects])
-        _unique("cap", [cap.id for cap in self.caps])
-        for plan in self.plans:
-            for charge in plan.charges:
-                _chargeable(f"plan {plan.name!r}", charge.meter, by_name)
-        for cap in self.caps:
-            if cap.meter is not None:
-                _chargeable(f"cap on {cap.subject!r}", cap.meter, by_name)
-        for account in self.accounts:
-            if account.plan is not None and account.plan not in plan_names:
-                raise ValueError(f"account {account.id!r} has plan {account.plan!r}, which is not in the catalog")
-        if self.default_plan is not None and self.default_plan not in plan_names:
-            raise ValueError(f"default_plan is {self.default_plan!r}, which is not in the catalog")
+        problems = [problem for rule in RULES for problem in rule(self)]
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
 
-def _unique(what: str, names: list[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    if twice:
-        raise ValueError(f"{what} {twice[0]!r} stands twice; keep one")
+def _names_stand_once(catalog: Catalog) -> Iterable[str]:
+    named = {
+        "meter": [meter.name for meter in catalog.meters],
+        "plan": [plan.name for plan in catalog.plans],
+        "account": [account.id for account in catalog.accounts],
+        "subject": [subject for account in catalog.accounts for subject in account.subjects],
+        "cap": [cap.id for cap in catalog.caps],
+    }
+    for what, names in named.items():
+        for name in (name for name, times in Counter(names).items() if times > 1):
+            yield f"{what} {name!r} stands twice; keep one"
 
 
-def _chargeable(where: str, name: str, by_name: dict[str, MeterEntry]) -> None:
-    meter = by_name.get(name)
-    if meter is None:
-        known = ", ".join(by_name) or "none"
-        raise ValueError(f"{where}: meter {name!r} is not in the catalog; there is {known}")
-    if meter.aggregation not in meters.ADDITIVE:
-        raise ValueError(
-            f"{where}: meter {name!r} is a {meter.aggregation}; only count and sum can be charged or capped"
-        )
+def _meters_are_there(catalog: Catalog) -> Iterable[str]:
+    by_name = {meter.name: meter for meter in catalog.meters}
+    wanted = [(f"plan {plan.name!r}", charge.meter) for plan in catalog.plans for charge in plan.charges]
+    wanted += [(f"cap on {cap.subject!r}", cap.meter) for cap in catalog.caps if cap.meter is not None]
+    for where, name in dict.fromkeys(wanted):
+        meter = by_name.get(name)
+        if meter is None:
+            known = ", ".join(by_name) or "none"
+            yield f"{where}: meter {name!r} is not in the catalog; there is {known}"
+        elif meter.aggregation not in meters.ADDITIVE:
+            yield f"{where}: meter {name!r} is a {meter.aggregation}; only count and sum can be charged or capped"
+
+
+def _plans_are_there(catalog: Catalog) -> Iterable[str]:
+    names = {plan.name for plan in catalog.plans}
+    known = ", ".join(sorted(names)) or "none"
+    for account in catalog.accounts:
+        if account.plan is not None and account.plan not in names:
+            yield f"account {account.id!r} has plan {account.plan!r}, which is not in the catalog; there is {known}"
+    if catalog.default_plan is not None and catalog.default_plan not in names:
+        yield f"default_plan is {catalog.default_plan!r}, which is not in the catalog; there is {known}"
+
+
+RULES: tuple[Callable[[Catalog], Iterable[str]], ...] = (_names_stand_once, _meters_are_there, _plans_are_there)
+"""What must hold between the parts; each says every place where it does not."""
 
 
 def parse(text: str, origin: str = "catalog") -> Catalog:
@@ -296,21 +235,24 @@ def parse(text: str, origin: str = "catalog") -> Catalog:
     except tomllib.TOMLDecodeError as error:
         raise CatalogError(f"{origin} is not TOML: {error}") from None
     except ValidationError as error:
-        raise CatalogError(f"{origin} breaks {_count(error.errors())}:\n{_explain(error)}") from None
+        raise CatalogError(f"{origin} {_explain(error)}") from None
 
 
-def _count(errors: list[Any]) -> str:
-    return "a rule" if len(errors) == 1 else f"{len(errors)} rules"
+_WAYS_OUT = {
+    "extra_forbidden": "is no field here; correct its name or take it out",
+    "missing": "is missing; write it",
+}
 
 
 def _explain(error: ValidationError) -> str:
+    """Every broken rule on a line: the place, what is wrong, the value, and the way out."""
     lines = []
     for entry in error.errors(include_url=False):
         place = ".".join(str(part + 1) if isinstance(part, int) else part for part in entry["loc"]) or "catalog"
-        message = entry["msg"].removeprefix("Value error, ")
-        value = "" if entry["type"] == "value_error" else f" (is {str(entry['input'])[:60]!r})"
-        lines.append(f"  {place}: {message}{value}")
-    return "\n".join(lines)
+        value = "" if entry["type"] in ("value_error", "missing") else f" (is {str(entry['input'])[:60]!r})"
+        message = _WAYS_OUT.get(entry["type"], entry["msg"].removeprefix("Value error, "))
+        lines += [f"  {place}: {line}{value}" for line in message.split("\n")]
+    return f"breaks {'a rule' if len(lines) == 1 else f'{len(lines)} rules'}:\n" + "\n".join(lines)
 
 
 def encode(catalog: Catalog) -> bytes:
@@ -327,4 +269,4 @@ def decode(value: bytes) -> Catalog:
     try:
         return Catalog.model_validate_json(value)
     except ValidationError as error:
-        raise CatalogError(f"the record breaks {_count(error.errors())}:\n{_explain(error)}") from None
+        raise CatalogError(f"the record {_explain(error)}") from None

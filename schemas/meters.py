@@ -22,6 +22,9 @@ AGGREGATIONS: tuple[Aggregation, ...] = ("count", "sum", "min", "max", "avg", "u
 ADDITIVE: frozenset[Aggregation] = frozenset({"count", "sum"})
 """Whose whole is the sum of its parts. Only these can be charged event by event."""
 
+NUMERIC: frozenset[Aggregation] = frozenset({"sum", "min", "max", "avg"})
+"""Which need a number to read."""
+
 FIELDS = ("account", "key", "operation", "verdict", "reason")
 
 _decimal_text = re.compile(DECIMAL_TEXT)

@@ -289,7 +289,7 @@ class Tariff:
             line, measure = line_of(self.meters[entry.meter], ()), entry.meter
             limit = money.quantity(entry.quantity)
         return Cap(
-            entry.id, scope, name, measure, line, limit, entry.period, tuple(sorted(entry.thresholds)), entry.hard
+            entry.id, scope, name, measure, line, limit, entry.period, tuple(sorted(set(entry.thresholds))), entry.hard
         )
 
 
