@@ -36,7 +36,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, dict[str,
     local = Local(settings)
     for number, lines in enumerate(parts):
         if number:
-            cap = f'[[caps]]\nsubject = "account:acct-0{number}"\namount = "0.{number}"\nperiod = "month"\n'
+            cap = f'[[caps]]\nsubject = "account:acct-0{number}"\namount = "0.{number}"\nperiod = "total"\n'
             publish(local.log, catalog.parse(prices.replace('amount = "2.50"', f'amount = "{number}.25"') + cap))
         file = directory / f"{number}.ndjson"
         file.write_bytes(b"\n".join(lines))
