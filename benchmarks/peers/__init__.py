@@ -1,0 +1,1 @@
+"""doortab beside Quix Streams and Kafka Streams, on the same work."""
