@@ -76,7 +76,7 @@ def _written(stream: io.TextIOWrapper) -> bytes:
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("DOORTAB_")]:
+    for name in [n for n in os.environ if n.startswith("DOORTAB_") and not n.startswith("DOORTAB_TEST_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
