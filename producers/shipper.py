@@ -1,0 +1,259 @@
+"""Brings what lies in the spool to the log, for ever, and acknowledges only what the log has acknowledged.
+
+One thread: takes some parcels from this process' spool or from the spool of a dead one, packs them,
+appends them to topic ``usage``, acknowledges them in the spool. When the log does not answer, the same
+bytes are sent again after a pause that grows; nothing is held in memory but those. An event that the
+log will never take, while it takes others, is put aside in a file, and counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from doortab.producers import parcels
+from doortab.producers.backlog import Backlog, Batch
+from doortab.producers.claims import Held, claim_orphans
+from doortab.producers.spool import Spool
+from doortab.schemas.errors import LogUnavailable, UsageError
+from doortab.schemas.instants import Microseconds
+from doortab.schemas.log import Entry, Log
+from doortab.schemas.topics import USAGE, topics
+
+LINGER_SECONDS = 0.005
+LITTLE_BYTES = 65_536
+"""With less than this waiting, a moment's patience makes one record of what would become many."""
+
+FIRST_PAUSE_SECONDS = 0.05
+LONGEST_PAUSE_SECONDS = 2.0
+FAILURES_UNTIL_REOPENED = 20
+ORPHAN_SECONDS = 10.0
+PARTITION_SECONDS = 60.0
+APPEND_SECONDS = 30.0
+UNDELIVERABLE_NAME = "undeliverable.ndjson"
+
+
+class Orphan:
+    """The spool of a dead process, which this one ships."""
+
+    def __init__(self, held: Held, backlog: Backlog) -> None:
+        self.held = held
+        self.backlog = backlog
+
+    def finish(self) -> None:
+        """Everything in it is in the log."""
+        self.backlog.remove()
+        self.held.remove()
+
+    def leave(self) -> None:
+        """Lets another process have the rest."""
+        self.backlog.close()
+        self.held.free()
+
+
+class Shipper:
+    """The shipping thread and what it knows.
+
+    ``shipped`` counts events that the log has acknowledged, ``failures`` appends it has not, ``error`` is
+    the last reason, ``undeliverable`` counts events that were put aside, ``unreadable_spools`` the
+    directories that only a newer doortab can read.
+    """
+
+    def __init__(self, spool: Spool, root: Path, open_log: Callable[[], Log], owns_log: bool) -> None:
+        self.shipped = 0
+        self.failures = 0
+        self.undeliverable = 0
+        self.error: str | None = None
+        self.oldest: Microseconds | None = None
+        self.orphans: list[Orphan] = []
+        self.unreadable_spools: set[str] = set()
+        self._spool = spool
+        self._root = root
+        self._open_log = open_log
+        self._owns_log = owns_log
+        self._log: Log | None = None
+        self._partitions = 0
+        self._partitions_until = 0.0
+        self._orphans_at = 0.0
+        self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._stopping = threading.Event()
+        self._deadline = -math.inf
+        self._thread = threading.Thread(target=self._run, name="doortab-shipper", daemon=True)
+
+    def start(self) -> None:
+        """Starts shipping."""
+        with contextlib.suppress(RuntimeError):  # no threads any more while Python ends; the spool is kept
+            self._thread.start()
+
+    def stop(self, timeout_seconds: float) -> bool:
+        """Ships what waits, for so long at most. Returns whether the thread has ended."""
+        self._deadline = time.monotonic() + timeout_seconds
+        self._stopping.set()
+        self._spool.arrived.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout_seconds + 1.0)
+        return not self._thread.is_alive()
+
+    def leave_to_parent(self) -> None:
+        """In the child after a fork: frees the copies of locks. The log is kept, so that nothing tears it down."""
+        for orphan in self.orphans:
+            with contextlib.suppress(OSError):
+                orphan.held.free()
+
+    def _run(self) -> None:
+        try:
+            while not self._is_over():
+                try:
+                    if not self._round():
+                        self._wait()
+                except Exception as error:  # whatever it is, an event that stays in the spool is not lost
+                    self._failed(error)
+        finally:
+            for orphan in self.orphans:
+                orphan.leave()
+            self.orphans = []
+            if self._owns_log and self._log is not None:
+                self._log.close()
+
+    def _is_over(self) -> bool:
+        if not self._stopping.is_set():
+            return False
+        return self._spool.waiting_bytes == 0 or time.monotonic() >= self._deadline
+
+    def _round(self) -> bool:
+        """Ships one batch from everywhere. Returns whether anything was there."""
+        self._adopt()
+        worked = self._ship_from(self._spool)
+        for orphan in list(self.orphans):
+            if self._ship_from(orphan.backlog):
+                worked = True
+            else:
+                self.orphans.remove(orphan)
+                orphan.finish()
+        self._spool.foreign_bytes = sum(orphan.backlog.disk_bytes for orphan in self.orphans)
+        return worked
+
+    def _wait(self) -> None:
+        """Until something arrives, and a little longer, so that it does not travel alone."""
+        arrived = self._spool.arrived
+        arrived.clear()
+        if self._spool.waiting_bytes == 0 and not self._stopping.is_set():
+            arrived.wait(ORPHAN_SECONDS)
+        if self._spool.waiting_bytes < LITTLE_BYTES:
+            self._stopping.wait(LINGER_SECONDS)
+
+    def _adopt(self) -> None:
+        if time.monotonic() < self._orphans_at:
+            return
+        self._orphans_at = time.monotonic() + ORPHAN_SECONDS
+        for held in claim_orphans(self._root):
+            try:
+                self.orphans.append(Orphan(held, Backlog(held.directory, self._spool.losses)))
+            except (UsageError, OSError) as error:
+                held.free()
+                self.error = str(error)
+                if isinstance(error, UsageError):
+                    self.unreadable_spools.add(held.directory.name)
+
+    def _ship_from(self, backlog: Backlog) -> bool:
+        batch = backlog.peek()
+        if batch is None:
+            if backlog is self._spool:
+                self.oldest = None
+            return False
+        if batch.payloads:
+            if backlog is self._spool or self.oldest is None:
+                self.oldest = parcels.recorded_at(batch.payloads[0])
+            if not self._append_until_acknowledged(batch):
+                return True
+        backlog.ack(batch.end)
+        self.shipped += len(batch.payloads)
+        return True
+
+    def _append_until_acknowledged(self, batch: Batch) -> bool:
+        """Sends the same bytes until the log has them. False when there is no time left."""
+        entries: list[Entry] = []
+        while True:
+            try:
+                log = self._opened()
+                entries = entries or parcels.pack(batch.payloads, self._partition_count(log))
+                log.append(USAGE, entries, self._append_seconds())
+            except UsageError as error:
+                self._partitions = 0
+                if self._append_apart(batch):
+                    return True
+                entries = []
+                self._failed(error)
+            except Exception as error:  # an adapter's bug must not lose events either
+                self._failed(error)
+            else:
+                self._pause_seconds, self.error = FIRST_PAUSE_SECONDS, None
+                return True
+            if self._stopping.is_set() and time.monotonic() >= self._deadline:
+                return False
+
+    def _append_apart(self, batch: Batch) -> bool:
+        """The log refused a record: sends each event alone. What it refuses while it takes others is put aside.
+
+        Raises:
+            LogUnavailable: it takes nothing at all; the fault is not in the events.
+        """
+        log = self._opened()
+        refused: list[bytes] = []
+        for payload in batch.payloads:
+            (entry,) = parcels.pack([payload], self._partition_count(log))
+            try:
+                log.append(USAGE, [entry], self._append_seconds())
+            except UsageError:
+                refused.append(entry.value or b"")
+        if len(refused) == len(batch.payloads):
+            return False
+        if refused:
+            self._put_aside(refused)
+        return True
+
+    def _put_aside(self, events: list[bytes]) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        descriptor = os.open(self._root / UNDELIVERABLE_NAME, flags, 0o600)
+        with open(descriptor, "wb") as file:
+            file.write(b"".join(event + b"\n" for event in events))
+            file.flush()
+            os.fsync(descriptor)
+        self.undeliverable += len(events)
+
+    def _opened(self) -> Log:
+        if self._log is None:
+            self._log = self._open_log()
+        return self._log
+
+    def _partition_count(self, log: Log) -> int:
+        if self._partitions == 0 or time.monotonic() >= self._partitions_until:
+            if log.partition_count(USAGE) == 0:
+                log.ensure_topics(topic for topic in topics() if topic.name == USAGE)
+            self._partitions = log.partition_count(USAGE)
+            self._partitions_until = time.monotonic() + PARTITION_SECONDS
+        if self._partitions == 0:
+            raise LogUnavailable(f"topic {USAGE!r} has no partitions yet")
+        return self._partitions
+
+    def _append_seconds(self) -> float:
+        if not self._stopping.is_set():
+            return APPEND_SECONDS
+        return max(0.1, min(APPEND_SECONDS, self._deadline - time.monotonic()))
+
+    def _failed(self, error: Exception) -> None:
+        """Remembers why, and pauses. Whoever stops the client ends the pause."""
+        self.failures += 1
+        self.error = f"{type(error).__name__}: {error}"
+        if self.failures % FAILURES_UNTIL_REOPENED == 0 and self._owns_log and self._log is not None:
+            log, self._log = self._log, None
+            log.close()
+        self._stopping.wait(self._pause_seconds)
+        if self._stopping.is_set():
+            time.sleep(min(self._pause_seconds, max(0.0, self._deadline - time.monotonic())))
+        self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
