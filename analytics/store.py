@@ -54,7 +54,7 @@ class Store:
         cls,
         path: Path,
         *,
-        threads: int = 2,
+        threads: int = 1,
         memory_limit: str = "4GB",
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> Store:

@@ -158,30 +158,14 @@ def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(values, kind)
 
 
-def _text_array(values: Sequence[str | None]) -> pa.Array:
-    """Text as Arrow. Columns that repeat themselves are coded, which is quicker to make and to store."""
-    distinct = dict.fromkeys(values)
-    if list(distinct) == [None]:
-        return pa.nulls(len(values), pa.string())
-    if None in distinct or len(distinct) * 4 > len(values):
-        return pa.array(values, pa.string())
-    codes = {text: code for code, text in enumerate(distinct)}
-    indices = np.fromiter(map(codes.__getitem__, values), np.int32, len(values))
-    return pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(list(distinct), pa.string()))
-
-
 def usage_arrow(rows: Rows, first_seq: int, column_names: Mapping[tuple[str, str], str]) -> pa.Table:
     """The rows as Arrow, numbered from ``first_seq``, with their unit and dimension columns."""
-    table = {
-        name: _text_array(getattr(rows, name)) if kind == pa.string() else _array(getattr(rows, name), kind)
-        for name, kind in USAGE.items()
-        if name != "seq"
-    }
+    table = {name: _array(getattr(rows, name), kind) for name, kind in USAGE.items() if name != "seq"}
     table["seq"] = pa.array(np.arange(first_seq, first_seq + len(rows)))
     for unit, whole in rows.units.items():
         table[column_names["units", unit]] = pa.array(whole, pa.int64())
     for dimension, texts in rows.dimensions.items():
-        table[column_names["dimensions", dimension]] = _text_array(texts)
+        table[column_names["dimensions", dimension]] = pa.array(texts, pa.string())
     return pa.table(table)
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from doortab.schemas import charges, money
 from doortab.schemas.batch import CounterKey
 from doortab.schemas.events import Event
-from doortab.schemas.periods import QUARTER_HOUR, PeriodKind, period_of
+from doortab.schemas.periods import Period, PeriodKind, period_of
 from doortab.schemas.tariff import AMOUNT, Cap, Line, PlanTariff, Rate, Tariff
 
 NEVER = 10**200
@@ -55,17 +55,19 @@ class Counter:
 
 
 class Slot:
-    """The counters that one account's key moves in one quarter of an hour, and the rates in force in it."""
+    """The counters that one account's key moves as long as none of its periods ends, and the rates in force then."""
 
-    __slots__ = ("plan", "rates", "spend", "tiers", "use")
+    __slots__ = ("plan", "rates", "since", "spend", "tiers", "until", "use")
 
     def __init__(
         self,
+        lifetime: Period,
         plan: PlanTariff | None,
         spend: tuple[Counter, ...],
         use: tuple[tuple[Line, Counter], ...],
         tiers: dict[str, Counter],
     ) -> None:
+        self.since, self.until = lifetime
         self.plan = plan
         self.spend = spend
         self.use = use
@@ -88,7 +90,8 @@ class Counters:
     def __init__(self, stored: Mapping[CounterKey, str] | None = None) -> None:
         self._stored = {key: parse_value(key, value) for key, value in (stored or {}).items()}
         self._counters: dict[CounterKey, Counter] = {}
-        self._slots: dict[tuple[str, str | None, int], Slot] = {}
+        self._slots: dict[tuple[str, str | None], Slot] = {}
+        self._earlier: dict[tuple[str, str | None, int], Slot] = {}
         self._touched: dict[int, Slot] = {}
         self._tariff: Tariff | None = None
 
@@ -107,12 +110,13 @@ class Counters:
         crossings: list[Crossing] = []
         for i in order:
             event = events[i]
-            place = (accounts[i], event.data.key, times[i] // QUARTER_HOUR)
+            place = (accounts[i], event.data.key)
+            time = times[i]
             slot = slots.get(place)
-            if slot is None:
-                slot = self._slot(tariff, place, times[i])
+            if slot is None or not slot.since <= time < slot.until:
+                slot = slots[place] = self._slot(tariff, place, time)
             touched[id(slot)] = slot
-            amount = self._amount(slot, event, times[i], rests.get(i, NOTHING)) if slot.plan is not None else 0
+            amount = self._amount(slot, event, time, rests.get(i, NOTHING)) if slot.plan is not None else 0
             for counter in slot.spend:
                 value = counter.value = counter.value + amount
                 if value >= counter.next:
@@ -137,7 +141,7 @@ class Counters:
         signature = slot.plan.signature(event)
         rates = slot.rates.get(signature)
         if rates is None:
-            rates = slot.rates[signature] = slot.plan.rates_within(signature, time // QUARTER_HOUR * QUARTER_HOUR)
+            rates = slot.rates[signature] = slot.plan.rates_within(signature, slot.since, slot.until)
         units = event.data.units
         amount = 0
         for rate in rates:
@@ -173,8 +177,9 @@ class Counters:
                 if counter.moved:
                     moved[counter.key] = show_value(counter.key, counter.value)
         self._touched.clear()
-        if len(self._slots) > MAX_SLOTS:
+        if len(self._earlier) > MAX_SLOTS:
             self._slots.clear()
+            self._earlier.clear()
         return moved
 
     def replace(self, counted: Mapping[CounterKey, int]) -> None:
@@ -193,11 +198,26 @@ class Counters:
         self._stored.update({key: counter.value for key, counter in self._counters.items() if counter.moved})
         self._counters.clear()
         self._slots.clear()
+        self._earlier.clear()
 
-    def _slot(self, tariff: Tariff, place: tuple[str, str | None, int], time: int) -> Slot:
-        account, key, _ = place
-        plan = tariff.plan_of(account)
+    def _slot(self, tariff: Tariff, place: tuple[str, str | None], time: int) -> Slot:
+        """The slot of that time: one that was left for another, or a new one."""
+        account, key = place
+        scopes = tariff.caps_of("account", account) + (tariff.caps_of("key", key) if key is not None else [])
         zone = tariff.timezone_of(account)
+        kinds = {DEFAULT_PERIOD, *(cap.period for cap in scopes)}
+        lives = [period_of(kind, zone, time) for kind in kinds]
+        # Weeks and months end across each other: a slot lives while none of its periods ends.
+        lifetime = Period(max(life.start for life in lives), min(life.end for life in lives))
+        slot = self._earlier.get((account, key, lifetime.start))
+        if slot is None:
+            slot = self._earlier[account, key, lifetime.start] = self._new_slot(tariff, place, lifetime, zone)
+        return slot
+
+    def _new_slot(self, tariff: Tariff, place: tuple[str, str | None], lifetime: Period, zone: str) -> Slot:
+        account, key = place
+        plan = tariff.plan_of(account)
+        time = lifetime.start
         spend: dict[CounterKey, Counter] = {}
         use: list[tuple[Line, Counter]] = []
         subjects = [("account", account)] + ([("key", key)] if key is not None else [])
@@ -215,9 +235,7 @@ class Counters:
                     line = levels[0].cap.line
                     assert line is not None
                     use.append((line, counter))
-        slot = Slot(plan, tuple(spend.values()), tuple(use), self._tiers(plan, account, zone, time))
-        self._slots[place] = slot
-        return slot
+        return Slot(lifetime, plan, tuple(spend.values()), tuple(use), self._tiers(plan, account, zone, time))
 
     def _tiers(self, plan: PlanTariff | None, account: str, zone: str, time: int) -> dict[str, Counter]:
         """How far the account is into each charge whose price depends on that."""

@@ -29,7 +29,7 @@ class Settings(BaseModel):
     host: str = Field("127.0.0.1", description="address that the HTTP server listens on")
     port: int = Field(8600, ge=0, le=65535, description="port that the HTTP server listens on; 0 takes a free one")
     usage_partitions: int = Field(4, ge=1, le=1024, description="partitions of topic usage, when it is created")
-    threads: int = Field(2, ge=1, le=256, description="threads that DuckDB may use")
+    threads: int = Field(1, ge=1, le=256, description="threads that DuckDB may use")
     memory_limit: str = Field("4GB", pattern=r"^[0-9]+(\.[0-9]+)?[KMGT]i?B$", description="memory DuckDB may use")
     batch_bytes: int = Field(8_000_000, ge=1, description="bytes of log that one commit of the ledger takes at most")
     batch_records: int = Field(200, ge=1, description="records of log that one commit of the ledger takes at most")

@@ -102,6 +102,7 @@ def parse_period(words: str | None, zone_name: str, now: int) -> Period:
     Raises:
         ValueError: it is none of these.
     """
+    zone(zone_name)
     if not words:
         return period_of("month", zone_name, now)
     if ".." in words:
@@ -114,9 +115,10 @@ def parse_period(words: str | None, zone_name: str, now: int) -> Period:
     kind = kinds.get(len(words))
     if kind is None:
         raise ValueError(f"{words!r} is not a period; write 2026, 2026-03, 2026-03-10 or FROM..TO")
+    inside = _boundary(words, zone_name)
     try:
-        return period_of(kind, zone_name, _boundary(words, zone_name))
-    except OverflowError as error:
+        return period_of(kind, zone_name, inside)
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{words!r} is beyond every calendar; write 2026, 2026-03 or 2026-03-10") from error
 
 

@@ -17,7 +17,7 @@ import msgspec
 from doortab.schemas import catalog as written
 from doortab.schemas import charges, instants, meters, money
 from doortab.schemas.events import Event
-from doortab.schemas.periods import QUARTER_HOUR, PeriodKind
+from doortab.schemas.periods import PeriodKind
 
 MAX_SIGNATURES = 100_000
 BEGINNING = -(2**62)
@@ -118,10 +118,9 @@ class PlanTariff:
         """The rates whose fixed conditions the event meets, of every date."""
         return self._rates_of(self.signature(event))
 
-    def rates_within(self, signature: tuple[str | None, ...], quarter: int) -> tuple[Rate, ...]:
-        """Those that are in force at some time of the quarter of an hour that begins at that instant."""
-        end = quarter + QUARTER_HOUR
-        return tuple(rate for rate in self._rates_of(signature) if rate.since < end and rate.until > quarter)
+    def rates_within(self, signature: tuple[str | None, ...], since: int, until: int) -> tuple[Rate, ...]:
+        """Those that are in force at some time from ``since`` until before ``until``."""
+        return tuple(rate for rate in self._rates_of(signature) if rate.since < until and rate.until > since)
 
     def _rates_of(self, signature: tuple[str | None, ...]) -> tuple[Rate, ...]:
         rates = self._by_signature.get(signature)
