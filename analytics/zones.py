@@ -8,6 +8,7 @@ from functools import lru_cache
 from doortab.analytics.cells import literal
 from doortab.schemas.periods import PeriodKind, zone
 
+NOON = timedelta(hours=12)
 UTC_NAMES = frozenset({"UTC", "Etc/UTC", "Z", "GMT", "Etc/GMT"})
 
 
@@ -38,10 +39,19 @@ def repeated_midnights(zone_name: str) -> tuple[int, ...]:
     """
     there = zone(zone_name)
     shifts = set()
-    midnight = datetime(2000, 1, 1)  # noqa: DTZ001 (a clock on a wall, not an instant)
+    midnight = datetime(2000, 1, 1, tzinfo=there)
     while midnight.year < 2100:
-        first, second = (midnight.replace(tzinfo=there, fold=fold).utcoffset() for fold in (0, 1))
-        if first != second and first is not None and second is not None and first > second:
-            shifts.add((first - second) // timedelta(microseconds=1))
-        midnight += timedelta(days=1)
+        # Arithmetic on the wall clock. Where nothing changed by noon, midnight came once.
+        before, midnight = midnight, midnight + timedelta(days=1)
+        if (before + NOON).utcoffset() != (midnight + NOON).utcoffset():
+            for first in (before, midnight):
+                gone_back = _offset(first) - _offset(first.replace(fold=1))
+                if gone_back > timedelta():
+                    shifts.add(gone_back // timedelta(microseconds=1))
     return tuple(sorted(shifts))
+
+
+def _offset(moment: datetime) -> timedelta:
+    offset = moment.utcoffset()
+    assert offset is not None
+    return offset

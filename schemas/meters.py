@@ -93,11 +93,13 @@ def quantity(value: Any) -> int | None:
 
 
 def _scaled(value: Decimal) -> int | None:
+    if not value:
+        return 0
     if not value.is_finite() or value.adjusted() >= MAX_DIGITS:
         return None
     sign, digits, exponent = value.as_tuple()
     shift = int(exponent) + money.QUANTITY_DECIMALS
-    if not value or -shift > len(digits):
+    if -shift > len(digits):
         return 0
     number: int = int("".join(map(str, digits)))
     number = number * 10**shift if shift >= 0 else number // 10**-shift
