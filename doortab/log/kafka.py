@@ -7,21 +7,23 @@ the broker, so that nobody's clock but the log's says when something arrived.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kafka import KafkaAdminClient
 from kafka import TopicPartition as KafkaPartition
+from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from kafka.protocol.consumer import OffsetSpec
 
 from doortab.log.kafka_client import Clients, end, inherit
 from doortab.log.kafka_consumer import KafkaReader
 from doortab.log.kafka_producer import REQUEST_BYTES, KafkaAppender
-from doortab.log.rules import COMPACTION_LAG_MS, check_entries, check_partition
+from doortab.log.rules import COMPACTION_LAG_MS, MAX_RECORD_BYTES, check_entries, check_partition
 from doortab.schemas.errors import LogUnavailable, UsageError
 from doortab.schemas.log import Entry, TopicPartition
 from doortab.schemas.topics import Topic
@@ -34,9 +36,23 @@ TOPIC_SECONDS = 60.0
 """How long an answer about a topic's partitions serves: a topic may grow, and does so rarely."""
 PAUSE_SECONDS = 0.2
 REPLICAS = 3
+FRAME_BYTES = 200
+"""More than Kafka adds to a record that travels alone: 61 bytes for the batch, some 25 at most for the record."""
 
 # Questions are repeated, so that it is better to give one up early.
 _ADMIN_SETTINGS = {"request_timeout_ms": 5000}
+
+
+class _About(NamedTuple):
+    """What the cluster says of a topic."""
+
+    partitions: int
+    compacted: bool
+    record_bytes: int
+    asked_at: float
+
+
+_NOTHING = _About(0, compacted=False, record_bytes=0, asked_at=-math.inf)
 
 
 class KafkaLog:
@@ -48,8 +64,7 @@ class KafkaLog:
         self._clients = Clients(brokers, more or {})
         self._appender = KafkaAppender(self._clients)
         self._admin: Any = None
-        self._partitions: dict[str, int] = {}
-        self._asked_at: dict[str, float] = {}
+        self._topics: dict[str, _About] = {}
         self._closed = False
         self._begin()
 
@@ -83,9 +98,10 @@ class KafkaLog:
         Raises:
             LogUnavailable: the cluster could not be reached.
         """
-        if self._asked_at.get(topic, -TOPIC_SECONDS) + TOPIC_SECONDS < time.monotonic():
-            self._ask_partitions(topic, QUESTION_SECONDS)
-        return self._partitions.get(topic, 0)
+        about = self._topics.get(topic, _NOTHING)
+        if about.asked_at + TOPIC_SECONDS < time.monotonic():
+            about = self._ask_about(topic, QUESTION_SECONDS)
+        return about.partitions
 
     def append(self, topic: str, entries: Sequence[Entry], timeout_seconds: float = 30.0) -> list[int]:
         """Appends all entries and returns their offsets, one each, once all replicas in sync have them.
@@ -96,10 +112,8 @@ class KafkaLog:
         """
         deadline = time.monotonic() + timeout_seconds
         highest = max((entry.partition for entry in entries if entry.partition > 0), default=0)
-        if self._partitions.get(topic, 0) <= highest:  # what is known is enough, and needs no broker
-            self._ask_partitions(topic, timeout_seconds)
-        # That compacted topics need keys is left to the broker, which knows whether the topic is compacted.
-        check_entries(topic, entries, self._partitions.get(topic, 0), compacted=False)
+        about = self._known(topic, highest, timeout_seconds)
+        check_entries(topic, entries, about.partitions, about.compacted, about.record_bytes)
         self._check_open()
         if not entries:
             return []
@@ -138,9 +152,8 @@ class KafkaLog:
         self, places: Collection[TopicPartition], timeout_seconds: float
     ) -> dict[TopicPartition, tuple[int, int]]:
         for place in places:
-            if self._partitions.get(place.topic, 0) <= place.partition:
-                self._ask_partitions(place.topic, timeout_seconds)
-            check_partition(place.topic, place.partition, self._partitions.get(place.topic, 0))
+            about = self._known(place.topic, place.partition, timeout_seconds)
+            check_partition(place.topic, place.partition, about.partitions)
         begins = self._ask_offsets(places, OffsetSpec.EARLIEST, timeout_seconds)
         ends = self._ask_offsets(places, OffsetSpec.LATEST, timeout_seconds)
         return {place: (begins[place], ends[place]) for place in places}
@@ -158,12 +171,27 @@ class KafkaLog:
         answers = self._ask(lambda admin: admin.list_partition_offsets(specs), timeout_seconds)
         return {place: answers[kafka_place].offset for place, kafka_place in asked.items()}
 
-    def _ask_partitions(self, topic: str, timeout_seconds: float) -> None:
+    def _known(self, topic: str, partition: int, timeout_seconds: float) -> _About:
+        """What was ever heard of the topic, if the partition is in it: that needs no broker."""
+        about = self._topics.get(topic, _NOTHING)
+        return about if partition < about.partitions else self._ask_about(topic, timeout_seconds)
+
+    def _ask_about(self, topic: str, timeout_seconds: float) -> _About:
         name = self._prefix + topic
-        (about,) = self._ask(lambda admin: admin.describe_topics([name]), timeout_seconds)
-        self._partitions[topic] = len(about["partitions"])
-        if self._partitions[topic]:
-            self._asked_at[topic] = time.monotonic()
+        (answer,) = self._ask(lambda admin: admin.describe_topics([name]), timeout_seconds)
+        if not answer["partitions"]:
+            return _NOTHING
+        settings = self._ask(lambda admin: _read_settings(admin, name), timeout_seconds)
+        about = _About(
+            partitions=len(answer["partitions"]),
+            compacted="compact" in settings.get("cleanup.policy", ""),
+            record_bytes=min(
+                MAX_RECORD_BYTES, int(settings.get("max.message.bytes", MAX_RECORD_BYTES + FRAME_BYTES)) - FRAME_BYTES
+            ),
+            asked_at=time.monotonic(),
+        )
+        self._topics[topic] = about
+        return about
 
     def _create(self, admin: Any, topics: list[Topic]) -> None:
         brokers = admin.describe_cluster()["brokers"]
@@ -222,6 +250,15 @@ class KafkaLog:
     def _check_open(self) -> None:
         if self._closed:
             raise UsageError("the log is closed")
+
+
+def _read_settings(admin: Any, name: str) -> dict[str, str]:
+    """A topic's settings by name; empty where the cluster does not let us see them."""
+    names = ("cleanup.policy", "max.message.bytes")
+    resource = ConfigResource(ConfigResourceType.TOPIC, name, dict.fromkeys(names))
+    answer = admin.describe_configs([resource], config_filter="all")
+    settings = answer.get("topic", {}).get(name, {})
+    return {key: about["value"] for key, about in settings.items() if key in names}
 
 
 def _unavailable(error: Exception) -> LogUnavailable:

@@ -16,10 +16,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import InvalidRecordError, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 
 from doortab.log.kafka_client import Clients, Window, end, inherit
-from doortab.schemas.errors import LogUnavailable, UsageError
+from doortab.schemas.errors import LogUnavailable
 from doortab.schemas.log import Entry
 
 STUCK_SECONDS = 30.0
@@ -82,19 +81,21 @@ class KafkaAppender:
 
         Raises:
             LogUnavailable: not all were acknowledged in time. Any part of them may be in the log.
-            UsageError: the broker refuses such a record.
         """
         deadline = time.monotonic() + timeout_seconds
         generation = self._ready(deadline)
         try:
             futures = [self._send(generation, topic, entry, deadline) for entry in entries]
             return [_offset(future, min(deadline, sent_at + STUCK_SECONDS)) for future, sent_at in futures]
-        except (KafkaError, ValueError, LogUnavailable) as error:
+        except Exception as error:
+            # Whatever it is. It may not even be about our records: one thread's refused record fails everybody's.
             was_current = self._current is generation
             self._replace(generation)
+            if isinstance(error, LogUnavailable):
+                raise
             if not was_current:
                 raise LogUnavailable("another thread got no answer from Kafka and replaced the connection") from error
-            raise _meaning(topic, error) from error
+            raise LogUnavailable(f"Kafka did not acknowledge the records for {topic!r}: {error!r}") from error
         except BaseException:  # interrupted: nobody will ever ask for the rest of the futures
             self._replace(generation)
             raise
@@ -163,13 +164,3 @@ def _offset(future: Any, deadline: float) -> int:
     if offset < 0:  # a retry whose first try had arrived, and the broker has forgotten where
         raise LogUnavailable("Kafka has the record but does not say at which offset")
     return offset
-
-
-def _meaning(topic: str, error: Exception) -> Exception:
-    if isinstance(error, LogUnavailable):
-        return error
-    if isinstance(error, (MessageSizeTooLargeError, RecordListTooLargeError)):
-        return UsageError(f"topic {topic!r} takes smaller records only ({error}); raise its max.message.bytes")
-    if isinstance(error, InvalidRecordError):
-        return UsageError(f"topic {topic!r} does not take such a record: {error}")
-    return LogUnavailable(f"Kafka did not acknowledge the records for {topic!r}: {error!r}")

@@ -37,8 +37,10 @@ def check_partition(topic: str, partition: int, partitions: int) -> None:
         raise UsageError(f"topic {topic!r} has partitions 0 to {partitions - 1}, not {partition}")
 
 
-def check_entries(topic: str, entries: Sequence[Entry], partitions: int, compacted: bool) -> None:
-    """Refuses what no log takes, before anything is sent.
+def check_entries(
+    topic: str, entries: Sequence[Entry], partitions: int, compacted: bool, limit_bytes: int = MAX_RECORD_BYTES
+) -> None:
+    """Refuses what the log does not take, before anything is sent.
 
     Raises:
         UsageError: no such topic or partition, a record that is too large or empty, or no key where one is needed.
@@ -51,9 +53,9 @@ def check_entries(topic: str, entries: Sequence[Entry], partitions: int, compact
                 f"a record for {topic!r} needs a key" + (": the topic is compacted" if compacted else " or a value")
             )
         size = _size(topic, entry.key) + _size(topic, entry.value)
-        if size > MAX_RECORD_BYTES:
+        if size > limit_bytes:
             raise UsageError(
-                f"a record for {topic!r} has {size} bytes; the log takes {MAX_RECORD_BYTES}: put fewer events into it"
+                f"a record for {topic!r} has {size} bytes; the topic takes {limit_bytes}: put fewer events into it"
             )
 
 

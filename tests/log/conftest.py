@@ -23,6 +23,9 @@ SOON_SECONDS = 30.0
 
 _numbers = itertools.count()
 
+# Imports kafka-python as the product does: on Python 3.11 it warns about itself, and here a warning is an error.
+open_log("kafka://127.0.0.1:1").close()
+
 KINDS = ["memory", "file", pytest.param("kafka", marks=pytest.mark.kafka)]
 
 

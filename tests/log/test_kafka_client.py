@@ -1,0 +1,67 @@
+"""Parts of the Kafka log that need no broker: the window and the quiet loggers."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import pytest
+
+from doortab.log.kafka_client import Window, _Few, quiet
+from tests.log.conftest import SOON_SECONDS
+
+
+def test_the_window_lets_in_what_fits_and_refuses_the_rest_after_the_deadline() -> None:
+    window = Window(100)
+
+    assert window.take(60, time.monotonic())
+    assert window.take(40, time.monotonic())
+    assert not window.take(1, time.monotonic() + 0.05)
+
+
+def test_the_window_takes_a_record_of_any_size_alone() -> None:
+    window = Window(100)
+
+    assert window.take(5000, time.monotonic())
+    assert not window.take(1, time.monotonic())
+    window.give(5000)
+    assert window.take(1, time.monotonic())
+
+
+def test_what_leaves_the_window_lets_a_waiting_thread_in() -> None:
+    window = Window(100)
+    window.take(100, time.monotonic())
+    giver = threading.Timer(0.1, window.give, args=(100,))
+    giver.start()
+
+    assert window.take(50, time.monotonic() + SOON_SECONDS)
+    giver.join()
+
+
+def test_a_client_that_goes_mad_fills_no_disk_with_its_log(caplog: pytest.LogCaptureFixture) -> None:
+    """K3: 1.8 million lines in 36 seconds were seen."""
+    quiet()
+    quiet()
+    logger = logging.getLogger("kafka.producer.sender")
+
+    with caplog.at_level(logging.ERROR, "kafka"):
+        for number in range(10_000):
+            logger.error("Uncaught error in kafka producer I/O thread %d", number)
+
+    assert 1 <= len([record for record in caplog.records if record.name == logger.name]) <= 10
+
+
+def test_the_lines_that_were_left_out_are_counted() -> None:
+    quiet()
+    few = _Few()
+    lines = [logging.LogRecord("kafka", logging.ERROR, "", 0, "line %d", (number,), None) for number in range(100)]
+    for line in lines:
+        line.created = 1_000.0
+    lines[-1].created = 2_000.0
+
+    said = [line.getMessage() for line in lines if few.filter(line)]
+
+    assert said[0].startswith("line 0")
+    assert said[-1].startswith("line 99 (")
+    assert len(said) <= 6
