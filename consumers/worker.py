@@ -39,9 +39,9 @@ from doortab.schemas.events import UNATTRIBUTED, Event, is_billable
 from doortab.schemas.log import Entry, Log, Record, TopicPartition
 from doortab.schemas.tariff import Tariff
 
-MAX_RECORDS = 200
+MAX_RECORDS = 20_000
 MAX_BYTES = 8_000_000
-"""A turn takes at most so much: about 20,000 events, which keeps a commit near a tenth of a second."""
+"""A turn takes at most so much: about 20,000 events, one a record or hundreds, so that a commit stays short."""
 
 
 class Store(Finder, Protocol):
@@ -106,6 +106,13 @@ class Worker:
             yield from self._adopt(dict.fromkeys(self.positions, self._views.newest))
             self._store.compact()
         yield from self._publish()
+
+    def _follow_new_partitions(self) -> None:
+        """A topic may grow while the ledger runs."""
+        new = range(len(self.positions), self._log.partition_count(topics.USAGE))
+        if new:
+            self._reader.seek({TopicPartition(topics.USAGE, partition): 0 for partition in new})
+            self.positions |= dict.fromkeys(new, 0)
 
     def wake(self) -> None:
         """Ends a waiting turn at once. Callable from any thread."""

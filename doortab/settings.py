@@ -32,7 +32,7 @@ class Settings(BaseModel):
     threads: int = Field(1, ge=1, le=256, description="threads that DuckDB may use")
     memory_limit: str = Field("4GB", pattern=r"^[0-9]+(\.[0-9]+)?[KMGT]i?B$", description="memory DuckDB may use")
     batch_bytes: int = Field(8_000_000, ge=1, description="bytes of log that one commit of the ledger takes at most")
-    batch_records: int = Field(200, ge=1, description="records of log that one commit of the ledger takes at most")
+    batch_records: int = Field(20_000, ge=1, description="records of log that one commit of the ledger takes at most")
     spool_bytes: int = Field(256_000_000, ge=65_536, description="bytes of events that wait for the log at most")
     when_full: str = Field("refuse", pattern="^(refuse|allow)$", description="what a full spool does to a request")
     max_staleness: float = Field(300, gt=0, description="seconds after which a gate calls its view stale")
