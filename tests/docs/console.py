@@ -82,7 +82,8 @@ class Console:
 
     def run(self, command: str) -> tuple[int, str]:
         """The exit code of a command, and what it printed."""
-        assert self._shell.stdin is not None and self._shell.stdout is not None
+        assert self._shell.stdin is not None
+        assert self._shell.stdout is not None
         self._shell.stdin.write(f"{command}\n__code=$?; printf '{MARK}%s\\n' $__code; (exit $__code)\n")
         self._shell.stdin.flush()
         printed = ""
@@ -95,7 +96,8 @@ class Console:
 
     def close(self) -> None:
         """Ends the shell and what it left running in the background."""
-        assert self._shell.stdin is not None and self._shell.stdout is not None
+        assert self._shell.stdin is not None
+        assert self._shell.stdout is not None
         self._shell.stdin.write("kill $(jobs -p) 2>/dev/null; wait\n")
         self._shell.stdin.close()
         try:
@@ -107,7 +109,7 @@ class Console:
 
 def play(page: Page, console: Console) -> list[str]:
     """Does everything that is marked on a page; what differs from what is shown, a text each."""
-    wrong = []
+    wrong: list[str] = []
     for block in page.blocks:
         if block.mark.startswith(FILE):
             (console.directory / block.mark.removeprefix(FILE)).write_text(block.text, encoding="utf-8")

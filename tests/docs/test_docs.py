@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,15 +36,21 @@ def missing(names: Any, text: str) -> list[str]:
     return [name for name in names if quoted(name) not in text]
 
 
+@cache
+def all_calls() -> list[tuple[str, ast.Call]]:
+    """Every call in the product, with the name of the function or method that is called."""
+    paths = (path for room in ROOMS for path in (REPOSITORY / room).rglob("*.py"))
+    nodes = (node for path in paths for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    return [
+        (node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", ""), node)
+        for node in nodes
+        if isinstance(node, ast.Call)
+    ]
+
+
 def calls(*names: str) -> Iterator[ast.Call]:
-    """Every call of a function or method of one of these names in the product."""
-    for room in ROOMS:
-        for path in sorted((REPOSITORY / room).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Call):
-                    called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-                    if called in names:
-                        yield node
+    """The calls of one of these names."""
+    return (node for name, node in all_calls() if name in names)
 
 
 def texts(nodes: Iterator[ast.Call], place: int) -> set[str]:
@@ -111,7 +119,10 @@ def test_every_command_in_the_reference_is_there() -> None:
     names = {name for name, _ in commands()}
 
     documented = {
-        word for heading in reference("commands").headings(3) for word in heading.split("`") if word.startswith("doortab")
+        word
+        for heading in reference("commands").headings(3)
+        for word in heading.split("`")
+        if word.startswith("doortab")
     }
 
     assert documented == names
@@ -170,7 +181,9 @@ def test_every_field_of_the_catalog_stands_in_the_reference(heading: str, entry:
 def test_every_part_of_the_catalog_stands_in_the_reference() -> None:
     text = reference("catalog").text
 
-    assert [name for name in catalog.Catalog.model_fields if f"[[{name}]]" not in text and quoted(name) not in text] == []
+    assert [
+        name for name in catalog.Catalog.model_fields if f"[[{name}]]" not in text and quoted(name) not in text
+    ] == []
 
 
 def test_every_aggregation_stands_in_the_reference_with_whether_it_can_be_charged() -> None:
@@ -284,7 +297,9 @@ def test_every_example_of_an_event_is_one() -> None:
         if block.language == "json" and '"specversion"' in block.text
     ]
 
-    decoded = wire.decode([Record("usage", 0, at, 1_795_000_000_000, None, text.encode()) for at, text in enumerate(shown)])
+    decoded = wire.decode(
+        [Record("usage", 0, at, 1_795_000_000_000, None, text.encode()) for at, text in enumerate(shown)]
+    )
 
     assert shown
     assert [(r.reason, r.detail, shown[r.offset]) for r in decoded.rejected] == []
@@ -300,9 +315,11 @@ def test_every_example_of_a_rejection_is_rejected_for_that_reason() -> None:
 
 def test_every_example_of_a_catalog_is_one() -> None:
     shown = [block.text for found in pages() for block in found.blocks if block.language == "toml"]
+    shown.append((REPOSITORY / "examples" / "catalog.toml").read_text(encoding="utf-8"))
 
-    assert all(catalog.parse(text) for text in shown if "[[" in text)
-    assert catalog.parse((REPOSITORY / "examples" / "catalog.toml").read_text(encoding="utf-8"))
+    parsed = [catalog.parse(text) for text in shown if "[[" in text]
+
+    assert all(found.plans or found.caps for found in parsed)
 
 
 def test_every_example_in_python_compiles() -> None:
@@ -320,7 +337,8 @@ def bin_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     preloaded.write_command(directory, place)
     words = [sys.executable, "-m", "tests.docs.preloaded", str(place)]
     with subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None and server.stdout.readline() == "ready\n"
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
         yield directory
         server.kill()
 
@@ -346,9 +364,7 @@ def broken_links(found: Page) -> Iterator[str]:
             continue
         path, _, anchor = link.partition("#")
         target = (found.path.parent / path).resolve() if path else found.path
-        if not target.exists():
-            yield link
-        elif anchor and anchor not in page(target.relative_to(REPOSITORY).as_posix()).anchors:
+        if not target.exists() or (anchor and anchor not in page(target.relative_to(REPOSITORY).as_posix()).anchors):
             yield link
 
 
@@ -369,9 +385,13 @@ def test_the_navigation_has_every_page_once() -> None:
 
 
 def test_every_make_target_that_is_named_is_there() -> None:
-    import re
-
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     named = {(found.name, word) for found in pages() for word in re.findall(r"`make ([a-z-]+)", found.text)}
 
     assert {(where, word) for where, word in named if word not in targets} == set()
+
+
+def test_every_test_that_is_named_as_a_proof_is_there() -> None:
+    named = {(found.name, path) for found in pages() for path in re.findall(r"tests/[\w/]+\.py", found.text)}
+
+    assert {(where, path) for where, path in named if not (REPOSITORY / path).exists()} == set()
