@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
+from starlette.concurrency import run_in_threadpool
 
 from doortab.embed import Gate
 from doortab.producers.gate import Verdict
-from doortab.producers.problem import answer
-from doortab.schemas import topics, wire
+from doortab.producers.problem import Answer, no_room
+from doortab.schemas import instants, topics, wire
 from doortab.schemas.errors import UsageError
 from doortab.schemas.events import MAX_EVENT_BYTES
 from doortab.schemas.log import Entry, Log
@@ -58,19 +58,23 @@ def gate_routes(app: FastAPI, gate: Gate, log: Log, ingest_token: str) -> None:
             address=asked.address,
         )
         units = asked.units or {"requests": 1}
+        if verdict.allowed and gate.must_refuse():
+            return _answered(no_room(gate.realm))
         gate.record(verdict, operation=asked.operation, units=units, dimensions=asked.dimensions)
-        return JSONResponse(_identity(verdict)) if verdict.allowed else _refusal(verdict)
+        return JSONResponse(_identity(verdict)) if verdict.allowed else _answered(gate.answer_to(verdict))
 
     @app.api_route("/v1/forward-auth", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"])
     def forward_auth(request: Request, scope: str = "", compat: str = "") -> Response:
         operation = _forwarded_operation(request.headers)
         verdict = gate.check(_authorization(request), operation=operation, scopes=scope.split())
-        gate.record(verdict, operation=operation, units={"requests": 1}, dimensions={})
+        if verdict.allowed and gate.must_refuse():
+            return _answered(no_room(gate.realm))
+        gate.record(verdict, operation=operation, units={"requests": 1})
         if verdict.allowed:
             told = _identity(verdict)
             values = (told["key"], told["account"], told["owner"], " ".join(told["scopes"]))
             return Response(status_code=200, headers=dict(zip(IDENTITY, (str(v or "") for v in values), strict=True)))
-        return _refusal(verdict, compat == "nginx")
+        return _answered(gate.answer_to(verdict), nginx=compat == "nginx")
 
     @app.post("/api/v1/events", status_code=204)
     async def ingest(request: Request) -> Response:
@@ -79,8 +83,6 @@ def gate_routes(app: FastAPI, gate: Gate, log: Log, ingest_token: str) -> None:
         body = await request.body()
         if len(body) > MAX_BODY_BYTES:
             return _problem(413, f"the body has {len(body)} bytes; at most {MAX_BODY_BYTES}: send smaller batches")
-        from starlette.concurrency import run_in_threadpool
-
         await run_in_threadpool(append_events, log, body)
         return Response(status_code=204)
 
@@ -97,7 +99,7 @@ def append_events(log: Log, body: bytes) -> None:
     taken = 0
     try:
         for raw in wire.split(body):
-            event, _, _ = wire.decode_event(raw, 0)
+            event, _, _ = wire.decode_event(raw, instants.EARLIEST)
             owner = event.data.account or event.subject or event.data.key or event.id
             gathered.setdefault(topics.partition_of(owner.encode(), partitions), []).append(raw)
             taken += 1
@@ -141,14 +143,13 @@ def _identity(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _refusal(verdict: Verdict, nginx: bool = False) -> Response:
-    refusal = answer(verdict, now=time.time_ns() // 1000)
+def _answered(refusal: Answer, *, nginx: bool = False) -> Response:
     headers = dict(refusal.headers)
     status = refusal.status
     if nginx and status not in (401, 403):
         # auth_request takes any other status for an error of ours.
         headers["x-refusal-status"], status = str(status), 403
-    return JSONResponse(refusal.problem, status, headers, media_type="application/problem+json")
+    return JSONResponse(refusal.problem, status, headers)
 
 
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:

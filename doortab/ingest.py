@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 
 from doortab.asking import Asked
 from doortab.consumers.views import Views
-from doortab.schemas import topics, wire
+from doortab.schemas import instants, topics, wire
 from doortab.schemas.errors import UsageError
 from doortab.schemas.events import MAX_EVENT_BYTES, Event
 from doortab.schemas.log import Entry, Log
@@ -95,7 +95,7 @@ class Packer:
     def _add_one(self, raw: bytes) -> None:
         self.read += 1
         try:
-            event, _, _ = wire.decode_event(raw, 0)
+            event, _, _ = wire.decode_event(raw, instants.EARLIEST)
         except wire.Unreadable:
             # Alone, so that it spoils no batch; cut, so that the log takes it and the ledger still refuses it.
             cut = raw[: MAX_EVENT_BYTES + 1]

@@ -66,17 +66,23 @@ def start_ledger(settings: Settings, parts: ExitStack) -> Ledger:
 def start_gate(settings: Settings, app: FastAPI, parts: ExitStack) -> None:
     """Starts a gate and puts its routes into the application."""
     from doortab.embed import Gate
-    from doortab.gate_routes import gate_routes
+    from doortab.gate_routes import gate_routes, ingest_token
+    from doortab.log.open import open_log
+    from doortab.schemas.topics import topics
 
+    log = open_log(settings.log_url)
+    parts.callback(log.close)
+    log.ensure_topics(topics(settings.usage_partitions))
     gate = Gate.open(
-        log=settings.log_url,
-        data=settings.data,
+        settings.log_url,
+        settings.data,
         max_spool_bytes=settings.spool_bytes,
         when_full=settings.when_full,
         max_staleness_seconds=settings.max_staleness,
     )
     parts.callback(gate.close)
-    gate_routes(app, gate)
+    gate.start()
+    gate_routes(app, gate, log, ingest_token(settings.data / "ingest-token"))
 
 
 def _greeting(settings: Settings, url: str, *, ledger: bool, gate: bool) -> str:
