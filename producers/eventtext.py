@@ -85,29 +85,32 @@ def event_bytes(
     """
     data: dict[str, Any] = {}
     if account is not None:
-        data["account"] = _name("account", account)
+        data["account"] = name("account", account)
     if key is not None:
-        data["key"] = _name("key", key)
+        data["key"] = name("key", key)
     data["verdict"] = verdict
     if verdict != "allowed" or reason is not None or billable is not None:
         data |= _checked_verdict(verdict, reason, billable)
     if operation is not None:
         data["operation"] = _text("operation", operation)
     data["units"] = quantities = {}
-    for unit, quantity in (units or {}).items():
+    for unit, amount in (units or {}).items():
+        checked = _often("unit", unit)
         # Nearly all quantities are plain whole numbers.
-        is_plain = type(quantity) is int and 0 <= quantity <= MAX_PLAIN
-        quantities[_often("unit", unit)] = quantity if is_plain else _quantity(unit, quantity)
+        is_plain = type(amount) is int and 0 <= amount <= MAX_PLAIN
+        quantities[checked] = amount if is_plain else quantity(checked, amount)
     if dimensions:
-        data["dimensions"] = {_often("dimension", name): _text(name, value) for name, value in dimensions.items()}
+        data["dimensions"] = {
+            _often("dimension", dimension): _text(dimension, value) for dimension, value in dimensions.items()
+        }
     event: dict[str, Any] = {
         "specversion": "1.0",
-        "id": _name("id", event_id),
+        "id": name("id", event_id),
         "source": source,
-        "type": _name("type", event_type),
+        "type": name("type", event_type),
     }
     if subject is not None:
-        event["subject"] = _name("subject", subject)
+        event["subject"] = name("subject", subject)
     event["time"] = _time(time)
     event["datacontenttype"] = "application/json"
     event["data"] = data
@@ -146,7 +149,12 @@ def _checked_verdict(verdict: object, reason: object, billable: object) -> dict[
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _name(field: str, value: object) -> str:
+def name(field: str, value: object) -> str:
+    """A name as it stands in an event; ``field`` says of what.
+
+    Raises:
+        UsageError: which rule it breaks, and the way out.
+    """
     if not isinstance(value, str) or not 0 < len(value) <= MAX_NAME_CHARACTERS:
         raise UsageError(f"{field} is {_shown(value)}; it is text of 1 to {MAX_NAME_CHARACTERS} characters")
     if "dt_" in value and redact(value) != value:
@@ -154,7 +162,7 @@ def _name(field: str, value: object) -> str:
     return value
 
 
-_often = lru_cache(maxsize=1024)(_name)
+_often = lru_cache(maxsize=1024)(name)
 """The same, for names of which there are few."""
 
 
@@ -165,7 +173,22 @@ def _text(field: str, value: object) -> str:
     return redact(value) if "dt_" in value else value
 
 
-def _quantity(unit: str, value: object) -> int | str:
+def free_text(field: str, value: object) -> str:
+    """Free text as it stands in an event: checked to the last character, and without a secret.
+
+    Raises:
+        UsageError: which rule it breaks, and the way out.
+    """
+    _encoded({field: _text(field, value)})
+    return _text(field, value)
+
+
+def quantity(unit: str, value: object) -> int | str:
+    """How much of a unit, as it stands in an event.
+
+    Raises:
+        UsageError: which rule it breaks, and the way out.
+    """
     if type(value) is int and 0 <= value <= MAX_PLAIN:
         return value
     if isinstance(value, bool | float):

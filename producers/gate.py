@@ -116,7 +116,7 @@ class Gate:
         *,
         operation: str | None = None,
         scopes: Iterable[str] = (),
-        environment: Environment | None = None,
+        environment: str | None = None,
         units: Mapping[str, object] | None = None,
         address: str | None = None,
         now: Microseconds | None = None,

@@ -67,7 +67,8 @@ class Cause(NamedTuple):
 class Keyring:
     """Keys, accounts and revocations as of some offsets. See ``producers.follower`` for who feeds it.
 
-    ``rejected`` counts records that could not be read or applied, ``conflicts`` digests that two keys claim.
+    ``rejected`` counts records that could not be read or applied, ``conflicts`` digests that two keys claim;
+    ``pepper_ids`` are those that keys were hashed with.
     """
 
     def __init__(self) -> None:
@@ -76,6 +77,7 @@ class Keyring:
         self._profile_numbers: dict[Profile, int] = {}
         self._accounts: dict[str, tuple[tuple[bool, int, int, int], bool]] = {}
         self._causes: dict[str, dict[str, Cause]] = {}
+        self.pepper_ids: set[str] = set()
         self.rejected = 0
         self.conflicts = 0
 
@@ -160,6 +162,7 @@ class Keyring:
         return state
 
     def _apply_key(self, key: Key, value: bytes) -> None:
+        self.pepper_ids.add(key.pepper_id)
         digest = bytes.fromhex(key.digest)
         row = self._slots.get(digest)
         new = self._holder(key, value)

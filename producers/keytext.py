@@ -122,7 +122,12 @@ class Peppers:
         }
 
     def __repr__(self) -> str:
-        return f"Peppers(current_id={self.current_id!r}, ids={list(self._seeds)!r})"
+        return f"Peppers(current_id={self.current_id!r}, ids={self.ids!r})"
+
+    @property
+    def ids(self) -> list[str]:
+        """The names of the peppers, the current one first."""
+        return list(self._seeds)
 
     def digest(self, secret: str, pepper_id: str | None = None) -> bytes:
         """The keyed hash of a secret, by the current pepper or the one named."""

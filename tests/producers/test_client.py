@@ -7,6 +7,7 @@ import re
 import resource
 import threading
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
@@ -487,7 +488,10 @@ def test_a_spool_of_a_newer_version_is_left_alone_and_named(log: MemoryLog, tmp_
 
 
 def in_child(work: Callable[[], object]) -> int:
-    pid = os.fork()
+    with warnings.catch_warnings():
+        # From 3.12 on Python warns whoever forks while threads run; that this works is what is tested.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         code = 1
         try:

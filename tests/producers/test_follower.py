@@ -22,6 +22,7 @@ from doortab.schemas.instants import SECOND
 from doortab.schemas.log import Entry, Log, TopicPartition
 from doortab.schemas.topics import KEYS, REVOCATIONS, topics
 from tests.producers.conftest import Clock
+from tests.producers.test_client import exit_code, in_child
 
 
 @pytest.fixture
@@ -286,19 +287,19 @@ def test_a_child_goes_on_from_where_the_parent_was(tmp_path: Path, keyring: Keyr
     assert follower.wait_until_ready(5)
     header = f"Bearer {issued.secret.reveal()}"
 
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            follower.after_fork_in_child()
-            follower.start()
-            allowed = gate.check(header).allowed
-            wait_for(lambda: gate.check(header).reason == "revoked")
-            code = 0 if allowed and opened[-1] == os.getpid() else 2
-        finally:
-            os._exit(code)
+    def work() -> None:
+        follower.start()
+        assert gate.check(header).allowed
+        wait_for(lambda: gate.check(header).reason == "revoked")
+        assert opened[-1] == os.getpid()
+
+    def child() -> None:
+        follower.after_fork_in_child()
+        work()
+
+    pid = in_child(child)
     time.sleep(0.2)
     desk.revoke(issued.key.key_id)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert exit_code(pid) == 0
     follower.stop()
     log.close()
