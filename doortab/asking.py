@@ -16,6 +16,11 @@ OPEN_SECONDS = 10.0
 _ERRORS: dict[int, type[DoortabError]] = {2: UsageError, 3: NotFound, 4: RuleRefused, 75: TryAgain}
 
 
+def error_of(exit_code: int) -> type[DoortabError]:
+    """The error that a command in another process ended with, by its exit code."""
+    return _ERRORS.get(exit_code, DoortabError)
+
+
 class Asked(Protocol):
     """A ledger that answers. ``log`` is one to write to."""
 
@@ -38,6 +43,16 @@ class Local:
 
         self._ledger = Ledger(settings)
         self.log = self._ledger.log
+        self.log_url = settings.log_url
+
+    def turn(self, timeout_seconds: float) -> None:
+        """Takes what the log has, waiting at most so long for it."""
+        self._ledger.turn(timeout_seconds)
+
+    @property
+    def events(self) -> int:
+        """How many events were taken since the start."""
+        return self._ledger.events
 
     def ask(self, question: str, **params: Any) -> dict[str, Any]:
         """Answers from the store, after bringing it up to date."""
@@ -93,7 +108,7 @@ class Remote:
             raise TryAgain(f"the running ledger at {self._url} stopped answering: {error}") from error
         told: dict[str, Any] = json.loads(answer.data)
         if answer.status != 200:
-            raise _ERRORS.get(told.get("exit_code", 1), DoortabError)(told.get("detail", f"status {answer.status}"))
+            raise error_of(told.get("exit_code", 1))(told.get("detail", f"status {answer.status}"))
         return told
 
     def settle(self, ends: dict[int, int], progress: Callable[[int], None] | None = None) -> None:

@@ -1,30 +1,20 @@
-"""Ingest: files of events into the log, and exact counts of what became of them.
-
-Nothing is judged here but what belongs together: every line goes to the log as it stands, readable
-ones in batches, each unreadable one as a record of its own, and the ledger decides.
-"""
+"""Ingest: files of events into the store, with exact counts of what became of them."""
 
 from __future__ import annotations
 
-import gzip
+import json
+import subprocess
 import sys
-import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from doortab.asking import Asked
-from doortab.consumers.views import Views
-from doortab.schemas import instants, topics, wire
-from doortab.schemas.errors import UsageError
-from doortab.schemas.events import MAX_EVENT_BYTES, Event
-from doortab.schemas.log import Entry, Log
+from doortab.asking import Asked, Local, error_of
+from doortab.packing import pack
 
-RECORD_EVENTS = 400
-RECORD_BYTES = 200_000
-APPEND_BYTES = 8_000_000
-"""Records hold at most so many events and bytes, and one append at most so many bytes."""
+LARGE_BYTES = 8_000_000
+"""From this size on, files are read by a process of their own while this one fills the store: two cores, two jobs."""
 
 
 class Counts(NamedTuple):
@@ -36,7 +26,7 @@ class Counts(NamedTuple):
     rejected: int
 
 
-def ingest(asked: Asked, files: Iterable[str], progress: Callable[[str, int], None]) -> Counts:
+def ingest(asked: Asked, files: Sequence[str], progress: Callable[[str, int], None]) -> Counts:
     """Appends the events of the files to the log, waits until they are in the store, and counts.
 
     ``progress`` gets ``read`` or ``stored`` and how many events so far. ``-`` is standard input.
@@ -45,160 +35,41 @@ def ingest(asked: Asked, files: Iterable[str], progress: Callable[[str, int], No
         UsageError: a file that cannot be read.
         LogUnavailable: the log did not acknowledge; what it has it keeps, and sending it all again is harmless.
     """
-    packer = Packer(asked.log)
-    try:
-        for name in files:
-            for raw in events_in(name):
-                packer.add(raw)
-                if packer.read % 10_000 == 0:
-                    progress("read", packer.read)
-        packer.flush()
-    finally:
-        packer.close()
-    progress("read", packer.read)
-    ends = {partition: after for partition, _, after in packer.ranges}
+    if isinstance(asked, Local) and _are_large(files):
+        read, ranges = _pack_beside(asked, files, progress)
+    else:
+        packer = pack(asked.log, files, lambda count: progress("read", count))
+        read, ranges = packer.read, packer.ranges
+    progress("read", read)
+    ends: dict[int, int] = {}
+    for partition, _, after in ranges:
+        ends[partition] = max(after, ends.get(partition, 0))
     asked.settle(ends, lambda stored: progress("stored", stored))
-    told = asked.ask("counts", ranges=packer.ranges)
-    duplicates = packer.read - told["accepted"] - told["rejected"]
-    return Counts(packer.read, told["accepted"], duplicates, told["rejected"])
+    told = asked.ask("counts", ranges=ranges)
+    return Counts(read, told["accepted"], read - told["accepted"] - told["rejected"], told["rejected"])
 
 
-class Packer:
-    """Gathers events by partition into records, and appends them. ``ranges`` are the offsets they got."""
+def _are_large(files: Sequence[str]) -> bool:
+    sizes = [Path(name).stat().st_size for name in files if name != "-" and Path(name).is_file()]
+    return sum(sizes) >= LARGE_BYTES
 
-    def __init__(self, log: Log) -> None:
-        self._log = log
-        self._views = Views(log)
-        self._views.catch_up()
-        self._partitions = log.partition_count(topics.USAGE)
-        self._open: dict[int, list[bytes]] = {}
-        self._sizes: dict[int, int] = {}
-        self._ready: list[Entry] = []
-        self._ready_bytes = 0
-        self.read = 0
-        self.ranges: list[list[int]] = []
 
-    def add(self, raw: bytes) -> None:
-        """Takes one event, an array of them, or what stands in the place of one."""
-        if raw[:1] != b"[":
-            self._add_one(raw)
-            return
+def _pack_beside(
+    asked: Local, files: Sequence[str], progress: Callable[[str, int], None]
+) -> tuple[int, list[list[int]]]:
+    """Lets a child pack the files, and follows it."""
+    command = [sys.executable, "-m", "doortab.packing", asked.log_url, *files]
+    # A file takes any answer; a pipe that nobody empties would stop the child at its end.
+    with tempfile.TemporaryFile() as answer, subprocess.Popen(command, stdout=answer) as child:
         try:
-            elements = wire.split(raw)
-        except wire.Unreadable:
-            self._add_one(raw)
-            return
-        for element in elements:
-            # An array in an array is no event: it stays in one, or the ledger would take it apart.
-            self._add_one(b"[" + element + b"]" if element[:1] == b"[" else element)
-
-    def _add_one(self, raw: bytes) -> None:
-        self.read += 1
-        try:
-            event, _, _ = wire.decode_event(raw, instants.EARLIEST)
-        except wire.Unreadable:
-            # Alone, so that it spoils no batch; cut, so that the log takes it and the ledger still refuses it.
-            cut = raw[: MAX_EVENT_BYTES + 1]
-            self._append(Entry(zlib.crc32(cut) % self._partitions, None, cut))
-            return
-        partition = topics.partition_of(self._account(event).encode(), self._partitions)
-        batch = self._open.setdefault(partition, [])
-        batch.append(raw)
-        size = self._sizes[partition] = self._sizes.get(partition, 0) + len(raw)
-        if len(batch) >= RECORD_EVENTS or size >= RECORD_BYTES:
-            self._close_record(partition)
-
-    def flush(self) -> None:
-        """Appends everything that was gathered."""
-        for partition in sorted(self._open):
-            self._close_record(partition)
-        self._send()
-
-    def close(self) -> None:
-        """Frees what it reads with."""
-        self._views.close()
-
-    def _account(self, event: Event) -> str:
-        """Whose partition the event belongs to."""
-        if event.data.account is not None:
-            return event.data.account
-        owner = self._views.owners.get(event.data.key or "")
-        if owner is not None:
-            return owner[1]
-        if event.subject is None:
-            return event.id
-        return self._views.tariff(self._views.newest).account_of_subject(event.subject) or event.subject
-
-    def _close_record(self, partition: int) -> None:
-        batch = self._open.pop(partition)
-        self._sizes[partition] = 0
-        self._append(Entry(partition, None, wire.join(batch)))
-
-    def _append(self, entry: Entry) -> None:
-        self._ready.append(entry)
-        self._ready_bytes += len(entry.value or b"")
-        if self._ready_bytes >= APPEND_BYTES:
-            self._send()
-
-    def _send(self) -> None:
-        if not self._ready:
-            return
-        offsets = self._log.append(topics.USAGE, self._ready)
-        for entry, offset in zip(self._ready, offsets, strict=True):
-            _extend(self.ranges, entry.partition, offset)
-        self._ready, self._ready_bytes = [], 0
-
-
-def _extend(ranges: list[list[int]], partition: int, offset: int) -> None:
-    for known in reversed(ranges[-64:]):
-        if known[0] == partition and known[2] == offset:
-            known[2] = offset + 1
-            return
-    ranges.append([partition, offset, offset + 1])
-
-
-def events_in(name: str) -> Iterator[bytes]:
-    """The events of a file: lines of JSON, an array of objects, or one object; gzip is recognised.
-
-    Raises:
-        UsageError: it cannot be read.
-    """
-    try:
-        with _opened(name) as stream:
-            yield from _split(stream)
-    except (OSError, EOFError, zlib.error) as error:
-        raise UsageError(f"{name} cannot be read: {error}") from None
-
-
-@contextmanager
-def _opened(name: str) -> Iterator[IO[bytes]]:
-    with ExitStack() as opened:
-        stream: Any = sys.stdin.buffer if name == "-" else opened.enter_context(Path(name).open("rb"))
-        if stream.peek(2)[:2] == b"\x1f\x8b":
-            stream = opened.enter_context(gzip.open(stream))
-        yield stream
-
-
-def _split(stream: IO[bytes]) -> Iterator[bytes]:
-    lines = iter(stream)
-    for line in lines:
-        first = line.removeprefix(b"\xef\xbb\xbf").strip()
-        if not first:
-            continue
-        if first[:1] == b"[" or (first[:1] == b"{" and first[-1:] != b"}"):
-            yield from _whole(first + b"\n" + b"".join(lines))
-            return
-        yield first
-        break
-    for line in lines:
-        if found := line.strip():
-            yield found
-
-
-def _whole(text: bytes) -> Iterator[bytes]:
-    """The events of a text that is one JSON value. If it is none, its lines count, each for itself."""
-    text = text.strip()
-    try:
-        yield from wire.split(text)
-    except wire.Unreadable:
-        yield from (line for line in map(bytes.strip, text.splitlines()) if line)
+            while child.poll() is None:
+                asked.turn(0.1)
+                progress("stored", asked.events)
+        except BaseException:
+            child.kill()
+            raise
+        answer.seek(0)
+        told: dict[str, Any] = json.loads(answer.read() or b"{}")
+    if "ranges" not in told:
+        raise error_of(told.get("exit_code", 1))(told.get("error", "the process that read the files died; try again"))
+    return told["read"], told["ranges"]

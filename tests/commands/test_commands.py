@@ -8,6 +8,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.commands.conftest import Doortab
 
 CATALOG = b"""
@@ -197,3 +199,18 @@ def test_mistakes_get_one_line_and_an_exit_code(doortab: Doortab) -> None:
         assert done.returncode == code, (arguments, done.stderr)
         assert words in done.stderr
         assert b"Traceback" not in done.stderr
+
+
+def test_large_files_are_packed_by_a_process_of_their_own_with_the_same_counts(
+    doortab: Doortab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("doortab.ingest.LARGE_BYTES", 1)
+    file = tmp_path / "events.ndjson"
+    file.write_bytes(b"\n".join([*(event(n) for n in range(3000)), b"rubbish", event(5)]))
+
+    counts = doortab.json("ingest", str(file))
+    missing = doortab.run("ingest", str(file), str(tmp_path / "nowhere"))
+
+    assert counts == {"read": 3002, "accepted": 3000, "duplicates": 1, "rejected": 1}
+    assert missing.returncode == 2
+    assert b"nowhere" in missing.stderr

@@ -21,9 +21,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from doortab.applying import publish
-from doortab.ingest import Packer, events_in
 from doortab.ledger import Ledger
 from doortab.log.open import open_log
+from doortab.packing import Packer, events_in
 from doortab.questions import answer
 from doortab.schemas import catalog, topics
 from doortab.settings import Settings, load

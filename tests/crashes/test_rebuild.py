@@ -9,9 +9,10 @@ import pytest
 
 from doortab.applying import publish
 from doortab.asking import Local
-from doortab.ingest import Packer, ingest
+from doortab.ingest import ingest
 from doortab.ledger import Ledger
 from doortab.log.open import open_log
+from doortab.packing import Packer
 from doortab.rebuilding import export_to
 from doortab.schemas import catalog, topics
 from doortab.schemas.log import Entry, Log
