@@ -32,7 +32,7 @@ READY_SECONDS = 90.0
 STOP_SECONDS = 30.0
 
 POM = f"""<?xml version="1.0" encoding="UTF-8"?>
-<project xmlns="http://maven.apache.org/POM/4.0.0">
+<project>
   <modelVersion>4.0.0</modelVersion>
   <groupId>doortab</groupId>
   <artifactId>kafka-libs</artifactId>
