@@ -136,7 +136,7 @@ def _issue_keys(settings: Settings, log: Log) -> list[Caller]:
 
 def _publish_catalog(log: Log, callers: list[Caller], seconds: int) -> None:
     capped = next(caller for caller in callers if caller.name == CAPPED)
-    limit = f"{seconds / 30:.2f}"
+    limit = f"{seconds / 40:.2f}"
     own = f'\n[[caps]]\nsubject = "key:{capped.key_id}"\namount = "{limit}"\nperiod = "month"\n'
     publish(log, catalog.parse(CATALOG + own))
 
