@@ -1,4 +1,4 @@
-"""What all tests share: which of them need something that is not always there, and a word about long files."""
+"""What all tests share: which need something that is not always there, how long laws are tried, long files."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROOMS = ("schemas", "producers", "consumers", "analytics", "doortab", "doortab/log")
@@ -16,6 +17,11 @@ NEEDS = (
     ("kafka", "DOORTAB_TEST_KAFKA", "needs a real broker: make test-kafka"),
     ("soak", "DOORTAB_TEST_SOAK", "runs for minutes: DOORTAB_TEST_SOAK=1 make test"),
 )
+
+# A law is tried on so many examples. A machine that is busy with something else is no bug, so no clock runs.
+EXAMPLES = int(os.environ.get("DOORTAB_TEST_EXAMPLES", "100"))
+settings.register_profile("doortab", max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("doortab")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

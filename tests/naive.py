@@ -204,7 +204,7 @@ def random_plan(random: Random, name: str) -> dict[str, Any]:
     pairs = [(meter["name"], where) for meter in METERS for where in WHERES]
     charges = [
         {"meter": meter, "where": where, **random_model(random), **({"effective_from": since} if since else {})}
-        for meter, where in some(random, pairs, 5)
+        for meter, where in random.sample(pairs, random.randint(1, 12))
         for since in some(random, ["", *CHANGES], 2) or [""]
     ]
     zone = random.choice(["UTC", "Europe/Berlin", "America/Havana", "Asia/Kolkata"])
