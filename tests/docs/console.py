@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,9 +14,10 @@ from typing import NamedTuple
 
 from tests.docs.pages import REPOSITORY, Block, Page
 
-SECONDS = 60
 MARK = "\x01"
 FILE = "file: "
+PORT = "8700"
+"""What pages listen on. Here it is another port each time, so that two runs do not meet."""
 
 
 class Shown(NamedTuple):
@@ -52,6 +54,12 @@ def matches(shown: str, printed: str) -> bool:
     return re.fullmatch("".join(lines), told) is not None
 
 
+def free_port() -> str:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return str(server.getsockname()[1])
+
+
 class Console:
     """One shell in one directory, for the blocks of one page."""
 
@@ -69,6 +77,7 @@ class Console:
             "USER": "dana",
             "LOGNAME": "dana",
         }
+        self._port = free_port()
         self._shell = subprocess.Popen(
             ["bash", "--noprofile", "--norc"],
             cwd=directory,
@@ -82,6 +91,10 @@ class Console:
 
     def run(self, command: str) -> tuple[int, str]:
         """The exit code of a command, and what it printed."""
+        code, printed = self._run(command.replace(PORT, self._port))
+        return code, printed.replace(self._port, PORT)
+
+    def _run(self, command: str) -> tuple[int, str]:
         assert self._shell.stdin is not None
         assert self._shell.stdout is not None
         self._shell.stdin.write(f"{command}\n__code=$?; printf '{MARK}%s\\n' $__code; (exit $__code)\n")
@@ -122,16 +135,11 @@ def play(page: Page, console: Console) -> list[str]:
 
 
 def _run_python(page: Page, block: Block, console: Console) -> Iterator[str]:
-    done = subprocess.run(
-        [sys.executable, "-c", block.text],
-        cwd=console.directory,
-        env=console.environment,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-    )
-    if done.returncode:
-        yield f"{page.name}:{block.line}: the example fails\n{done.stdout}{done.stderr}"
+    program = console.directory / ".example.py"
+    program.write_text(block.text, encoding="utf-8")
+    code, printed = console.run(f"python {program.name}")
+    if code or printed:
+        yield f"{page.name}:{block.line}: the example ends with {code}\n{printed}"
 
 
 def _run_console(page: Page, block: Block, console: Console) -> Iterator[str]:

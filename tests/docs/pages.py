@@ -3,8 +3,8 @@
 A comment in the line before a fence says what a block is for:
 
 - ``<!-- run -->`` before ``console``: the commands after ``$`` run, and print what is shown; before
-  ``python``: it runs. All blocks of a page run in order, in one directory of the page's own, which begins
-  with a copy of ``examples/``.
+  ``python``: it runs and prints nothing. All blocks of a page run in order, in one shell and one
+  directory of the page's own, which begins with a copy of ``examples/``.
 - ``<!-- file: NAME -->``: the block is written to that file there, at that point.
 - ``<!-- rejected: REASON -->``: the block is a record that is rejected for that reason.
 

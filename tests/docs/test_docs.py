@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
@@ -247,6 +248,16 @@ def test_every_alert_and_rule_stands_in_the_reference() -> None:
 
     assert missing(get_args(alerts.AlertKind), found.text) == []
     assert {heading.strip("`") for heading in found.headings(3)} == {rule.name for rule in RULES}
+
+
+def test_every_argument_of_gate_and_middleware_stands_where_it_is_shown() -> None:
+    from doortab.asgi import Meter
+    from doortab.embed import Gate
+
+    found = page("docs/how-to/meter-a-service.md")
+    arguments = [*inspect.signature(Gate.open).parameters, *inspect.signature(Meter).parameters]
+
+    assert missing([name for name in arguments if name not in ("app", "opening")], found.text) == []
 
 
 def test_every_question_stands_in_the_reference() -> None:
