@@ -75,6 +75,10 @@ def write_csv(told: Told, stream: TextIO) -> None:
         writer.writerow([label.get(name) or _cell(row, name, name in headings) for name in columns])
 
 
+LEFT_OUT = ("allowed", "billable")
+"""Counts that a terminal has no room for; ``events`` and ``refused`` say nearly the same, other formats have all."""
+
+
 def write_table(told: Told, stream: TextIO) -> None:
     """Writes the report for a terminal: the rows, the total, and the control equation in words."""
     from rich.box import SIMPLE_HEAD
@@ -82,12 +86,15 @@ def write_table(told: Told, stream: TextIO) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    columns = _columns(told, _units(told))
-    headings = columns[: columns.index("currency")]
+    every = _columns(told, _units(told))
+    headings = every[: every.index("currency")]
+    columns = [name for name in every if name not in LEFT_OUT]
     shown = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for name in columns:
         text = name in headings or name == "currency"
-        shown.add_column(Text(printable(name)), justify="left" if text else "right", overflow="fold", no_wrap=not text)
+        title = Text(printable(name.removeprefix("units.")))
+        wide = min(12, max([len(name), *(len(_shown(row, name)) for row in told["rows"])])) if text else None
+        shown.add_column(title, justify="left" if text else "right", overflow="fold", no_wrap=not text, min_width=wide)
     rows: list[tuple[Told, dict[str, str]]] = [(row, {}) for row in told["rows"]]
     rows += [(row, dict.fromkeys(headings[:1], TOTAL)) for row in _totals(told)]
     for number, (row, label) in enumerate(rows):
