@@ -53,7 +53,7 @@ class FileSession:
             except NotYet:
                 if time.monotonic() >= deadline:
                     raise LogUnavailable(
-                        f"{self.database.directory}: others kept writing until the time was up"
+                        f"{self.database.directory}: others held the file until the time was up; is one stopped?"
                     ) from None
             except DoortabError:
                 with self._gate.using():

@@ -77,7 +77,9 @@ class FileWriter:
         try:
             while not request.is_done:
                 if not self._chair.acquire(timeout=max(deadline - time.monotonic(), 0.0)):
-                    raise LogUnavailable(f"{self._database.directory}: others kept writing until the time was up")
+                    raise LogUnavailable(
+                        f"{self._database.directory}: other threads were writing until the time was up"
+                    )
                 try:
                     if not request.is_done:
                         self._write_group(deadline)

@@ -16,6 +16,9 @@ from weakref import WeakSet
 
 from doortab.schemas.errors import UsageError
 
+# A fork that somebody's piece of work outlasts goes ahead without it, and the child must not use the log.
+PATIENCE_SECONDS = 10.0
+
 _gates: WeakSet[ForkGate] = WeakSet()
 
 
@@ -33,6 +36,7 @@ class ForkGate:
         self._pid = os.getpid()
         self._users = 0
         self._forking = False
+        self._is_safe = False
         self._changed = threading.Condition()
 
     @contextmanager
@@ -40,10 +44,10 @@ class ForkGate:
         """Around every use of a connection. Must be short: a fork waits for it.
 
         Raises:
-            UsageError: the process was forked in a way that Python did not see.
+            UsageError: the process was forked in a way that Python did not see, or in the middle of a use.
         """
         if os.getpid() != self._pid:
-            raise UsageError("this process was forked behind Python's back; open the log after the fork")
+            raise UsageError("this process was forked while the log was in use; open the log after the fork")
         with self._changed:
             while self._forking:
                 self._changed.wait()
@@ -59,9 +63,10 @@ class ForkGate:
         """Waits until nobody uses a connection, and closes all of them."""
         with self._changed:
             self._forking = True
-            while self._users:
-                self._changed.wait()
-        self._close_all()
+            # Not for ever: a signal handler may fork in the very thread whose work we would wait for.
+            self._is_safe = self._changed.wait_for(lambda: not self._users, PATIENCE_SECONDS)
+        if self._is_safe:
+            self._close_all()
 
     def after_in_parent(self) -> None:
         """Goes on where it was."""
@@ -71,8 +76,9 @@ class ForkGate:
 
     def after_in_child(self) -> None:
         """Starts afresh: whoever held a lock in the parent does not exist here."""
-        self._begin()
-        self._renew()
+        if self._is_safe:
+            self._begin()
+            self._renew()
 
 
 def _all_before() -> None:

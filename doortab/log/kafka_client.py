@@ -13,11 +13,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from kafka.errors import KafkaError
+from kafka.errors import KafkaConfigurationError, KafkaError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
 
-from doortab.schemas.errors import LogUnavailable
+from doortab.schemas.errors import LogUnavailable, UsageError
 
 C = TypeVar("C")
 
@@ -61,6 +61,7 @@ class Clients:
 
         Raises:
             LogUnavailable: no broker answered in time.
+            UsageError: kafka-python does not know a setting.
         """
         quiet()
         born: list[Any] = []
@@ -72,9 +73,11 @@ class Clients:
         wait_ms = max(1, int(min(timeout_seconds, BOOTSTRAP_SECONDS) * 1000))
         try:
             return kind(**{**self._settings, **settings}, bootstrap_timeout_ms=wait_ms, kafka_client=network)
-        except (KafkaError, OSError) as error:
+        except (KafkaError, OSError, ValueError) as error:
             for client in born:
                 end(client.close)
+            if isinstance(error, (KafkaConfigurationError, ValueError)):
+                raise UsageError(f"kafka-python refuses its settings: {error}") from error
             raise LogUnavailable(f"no Kafka broker answers at {self._brokers}: {error}") from error
 
 

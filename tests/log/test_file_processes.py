@@ -280,6 +280,30 @@ def test_a_fork_that_python_does_not_see_is_refused_in_words(file_log: Open) -> 
     assert log.append("plain", numbered(1, 1)) == [1]
 
 
+def test_a_fork_in_the_middle_of_a_use_leaves_the_child_without_the_log_and_the_parent_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a signal handler might do; here the clock does it, which is asked within the transaction."""
+    monkeypatch.setattr("doortab.log.forking.PATIENCE_SECONDS", 0.1)
+    codes: list[int] = []
+
+    def fork_and_tell_the_time() -> float:
+        codes.append(in_child(use_in_child))
+        return 5.0
+
+    def use_in_child() -> None:
+        with pytest.raises(UsageError, match="after the fork"):
+            log.end_offsets("plain")
+
+    log = FileLog(tmp_path, fork_and_tell_the_time)
+    log.ensure_topics([PLAIN])
+
+    assert log.append("plain", numbered(0, 1)) == [0]
+    assert codes == [0]
+    assert values(read_log(log, {FIRST: 0}, 1)) == [0]
+    log.close()
+
+
 def test_a_file_size_limit_is_reported_and_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     """In a child, since the limit holds for the whole process (and a file of pytest's might be over it)."""
     directory = tmp_path / "limited"

@@ -9,6 +9,8 @@ import time
 import pytest
 
 from doortab.log.kafka_client import Window, _Few, quiet
+from doortab.log.open import open_log
+from doortab.schemas.errors import UsageError
 from tests.log.conftest import SOON_SECONDS
 
 
@@ -65,3 +67,11 @@ def test_the_lines_that_were_left_out_are_counted() -> None:
     assert said[0].startswith("line 0")
     assert said[-1].startswith("line 99 (")
     assert len(said) <= 6
+
+
+def test_a_setting_that_the_client_does_not_know_is_refused_in_words() -> None:
+    log = open_log("kafka://127.0.0.1:1", kafka={"sasl_plain_user": "misspelt"})
+
+    with pytest.raises(UsageError, match="sasl_plain_user"):
+        log.partition_count("plain")
+    log.close()
