@@ -14,9 +14,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from doortab.schemas import filters, meters, money, periods
+from doortab.schemas import filters, meters, money
 from doortab.schemas.errors import CatalogError
-from doortab.schemas.fields import Identifier, Instant, MeterName, Money, Price, Quantity
+from doortab.schemas.fields import Currency, Identifier, Instant, MeterName, Money, Price, Quantity, TimeZone
 
 SUBJECT = re.compile(r"(key|account):(\*|.{1,256})\Z")
 
@@ -115,13 +115,12 @@ class Plan(Strict):
     """Which charges an account pays, in which currency, and in whose time zone its periods lie."""
 
     name: Identifier
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$")]
-    timezone: str = "UTC"
+    currency: Currency
+    timezone: TimeZone = "UTC"
     charges: tuple[Charge, ...] = ()
 
     @model_validator(mode="after")
     def _dated(self) -> Self:
-        periods.zone(self.timezone)
         seen = set()
         for charge in self.charges:
             row = (*charge.lineage, charge.effective_from)

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from doortab.schemas import instants, money
+from doortab.schemas import instants, money, periods
 from doortab.schemas.events import MAX_DIGITS
 
-Identifier = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+def _in_one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(f"{text!r} holds a character that cannot be printed; leave it out")
+    return text
+
+
+Identifier = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_in_one_line)]
 
 
 def _not_amount(name: str) -> str:
@@ -20,6 +28,21 @@ def _not_amount(name: str) -> str:
 
 
 MeterName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$"), AfterValidator(_not_amount)]
+
+
+def _currency(code: str) -> str:
+    if not re.fullmatch(r"[A-Z]{3}", code):
+        raise ValueError(f"{code!r} is not a currency; write its three letters, such as USD")
+    return code
+
+
+def _zone(name: str) -> str:
+    periods.zone(name)
+    return name
+
+
+Currency = Annotated[str, AfterValidator(_currency)]
+TimeZone = Annotated[str, AfterValidator(_zone)]
 
 
 def _decimal(decimals: int) -> AfterValidator:
