@@ -210,10 +210,12 @@ class Keyring:
 
 
 def _graver(one: Cause | None, other: Cause) -> Cause:
-    """A key that is revoked says more than a cap; of two caps, the one that ends later; no end is latest."""
-    if one is None:
-        return other
-    return max(one, other, key=lambda cause: (cause.reason == "revoked", cause.until is None, cause.until or 0))
+    """The cause to name: being revoked says more than a cap, a later end more than an earlier, no end most."""
+    return other if one is None else max(one, other, key=_gravity)
+
+
+def _gravity(cause: Cause) -> tuple[bool, bool, int, str, int]:
+    return cause.reason == "revoked", cause.until is None, cause.until or 0, cause.cause, cause.offset
 
 
 def _rank(holder: Holder) -> tuple[bool, int, int, int, str]:
