@@ -141,7 +141,11 @@ def _decode_whole(
     try:
         events = many(value) if value[:1] == b"[" else [one(value)]
         stamp = record.timestamp_ms * 1000
-        times = [stamp if e.time is None else instants.parse(e.time) for e in events]
+        texts = [e.time for e in events if e.time is not None]
+        if len(texts) == len(events):
+            times = instants.parse_all(texts)
+        else:
+            times = [stamp if e.time is None else instants.parse(e.time) for e in events]
     except (*UNREADABLE, ValueError):
         return False
     if not events or min(times) < instants.EARLIEST or max(times) >= instants.LATEST:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -47,3 +48,24 @@ def test_what_is_finer_than_a_microsecond_is_cut_off(value: int, digits: str) ->
 def test_any_other_text_is_a_value_error(text: str) -> None:
     with suppress(ValueError):
         assert instants.parse(text) < instants.of(datetime.max.replace(tzinfo=UTC)) + 86_400 * instants.SECOND
+
+
+def answer(read: Callable[[], list[int]]) -> list[int] | None:
+    """What was read, or None where it is refused."""
+    try:
+        return read()
+    except ValueError:
+        return None
+
+
+@given(st.lists(st.one_of(st.text(max_size=30), st.datetimes(timezones=st.just(UTC)).map(lambda d: d.isoformat()))))
+def test_many_texts_are_read_as_each_one_is(texts: list[str]) -> None:
+    assert answer(lambda: instants.parse_all(texts)) == answer(lambda: [instants.parse(text) for text in texts])
+
+
+USUAL = st.from_regex(r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-6][0-9]:[0-6][0-9]\.[0-9]{6}Z", fullmatch=True)
+
+
+@given(st.lists(USUAL))
+def test_the_usual_form_is_read_as_any_other_even_where_there_is_no_such_time(texts: list[str]) -> None:
+    assert answer(lambda: instants.parse_all(texts)) == answer(lambda: [instants.parse(text) for text in texts])
