@@ -15,8 +15,10 @@ from pathlib import Path
 import msgspec
 
 from doortab.analytics import alerts as rules
-from doortab.analytics.cells import Read
+from doortab.analytics.alertbook import AlertBook
+from doortab.analytics.deliveries import Deliveries
 from doortab.analytics.episodes import SpikeSettings
+from doortab.analytics.schedule import Job, Means, Schedule, look_for_spikes
 from doortab.applying import publish
 from doortab.cli_output import say
 from doortab.demo_screen import Screen
@@ -31,7 +33,6 @@ from doortab.producers.keyring import Keyring
 from doortab.producers.pepper import load_or_create
 from doortab.questions import answer
 from doortab.reporting import write
-from doortab.scheduling import look_for_spikes
 from doortab.schemas import catalog, instants, revocations, topics
 from doortab.schemas.alerts import Alert
 from doortab.schemas.log import Log, TopicPartition
@@ -99,6 +100,7 @@ def run(seconds: int, seed: int, data: str | None) -> None:
         callers = _issue_keys(settings, ledger.log)
         _publish_catalog(ledger.log, callers, seconds)
         ledger.start()
+        parts.callback(_start_alerts(ledger, directory).stop)
         keyring = Keyring()
         follower = Follower(keyring, lambda: open_log(settings.log_url))
         follower.start()
@@ -111,6 +113,23 @@ def run(seconds: int, seed: int, data: str | None) -> None:
         ledger.wait_for(ledger.log.end_offsets(topics.USAGE), 10)
         _finish(ledger, directory)
         ledger.stop()
+
+
+def _start_alerts(ledger: Ledger, directory: Path) -> Schedule:
+    """Looks for spikes every second, as a ledger does every minute."""
+    means = Means(
+        reader=ledger.reader,
+        columns=lambda: ledger.store.columns,
+        tariff=ledger.tariff,
+        log=ledger.log,
+        clock=lambda: time.time_ns() // 1000,
+        rules=SPIKES,
+        deliveries=Deliveries(directory / "deliveries.sqlite3", ledger.log, []),
+        snapshots=directory / "snapshots",
+    )
+    schedule = Schedule(means, [Job("spikes", 1, look_for_spikes)])
+    schedule.start()
+    return schedule
 
 
 class Players:
@@ -171,11 +190,10 @@ class Watcher:
     def __init__(self, ledger: Ledger, players: Players) -> None:
         self._ledger = ledger
         self._players = players
-        self._read: Read = ledger.reader()
         self._begun = time.time()
         self._asked: dict[str, float] = {}
         self._seen_revocations = 0
-        self._spikes_at = 0.0
+        self._book = AlertBook(ledger.log)
         self._names = {caller.key_id: caller.name for caller in players.callers}
         self._told: set[str] = set()
         self.caps: dict[str, tuple[str, str, int]] = {}
@@ -199,16 +217,11 @@ class Watcher:
         ends = self._ledger.log.end_offsets(topics.USAGE)
         positions = self._ledger.positions
         self.lag = sum(end - positions.get(partition, 0) for partition, end in ends.items())
-        if time.monotonic() - self._spikes_at >= 1:
-            self._spikes_at = time.monotonic()
-            look_for_spikes(self._ledger, self._read, SPIKES)
         self._tell_alerts()
         self._tell_revocations()
 
     def _tell_alerts(self) -> None:
-        from doortab.alerting import read_alerts
-
-        for alert in read_alerts(self._ledger.log):
+        for _, alert in self._book.news():
             if alert.id not in self._told and (alert.kind != "threshold" or alert.facts.get("percent") == "80"):
                 self._told.add(alert.id)
                 self.note(f"{_mark(alert)} {self._named(alert.text)}")

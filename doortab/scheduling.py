@@ -1,30 +1,82 @@
-"""What a ledger does by the clock: looks for spikes, delivers alerts, publishes snapshots."""
+"""What a ledger does by the clock, as the settings ask for it: spikes, deliveries, snapshots."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 
-from doortab.alerting import read_alerts
 from doortab.analytics import alerts as rules
-from doortab.analytics.cells import Read
-from doortab.analytics.spikes import Prices
+from doortab.analytics.deliveries import Deliveries
+from doortab.analytics.episodes import DAY, SpikeSettings
+from doortab.analytics.notify import Channel, Terminal, Webhook
+from doortab.analytics.schedule import JOBS, Job, Means, Schedule
 from doortab.ledger import Ledger
-from doortab.schemas import alerts, topics
-from doortab.schemas.alerts import Alert
-from doortab.schemas.log import Entry
+from doortab.schemas.errors import UsageError
+from doortab.settings import Settings
+
+LOOK_BACK_DAYS, WARM_UP_DAYS, ACCEPT_AFTER_DAYS = 14, 7, 1
 
 
-def publish_alerts(ledger: Ledger, found: Sequence[Alert]) -> None:
-    """Appends alerts to the log; whoever delivers them reads them from there."""
-    if found:
-        ledger.log.append(topics.ALERTS, [Entry(0, a.id.encode(), alerts.encode(a)) for a in found])
+class Running:
+    """The schedule of a ledger, and the file of its deliveries."""
+
+    def __init__(self, schedule: Schedule, deliveries: Deliveries) -> None:
+        self.schedule = schedule
+        self._deliveries = deliveries
+
+    def stop(self) -> None:
+        """Ends every job after the step at hand."""
+        self.schedule.stop()
+        self._deliveries.close()
 
 
-def look_for_spikes(ledger: Ledger, read: Read, settings: rules.Settings) -> list[Alert]:
-    """Asks every alert rule, publishes what is new and returns it."""
-    known = read_alerts(ledger.log)
-    prices = Prices(ledger.store.columns, ledger.tariff())
-    found = rules.find(read, time.time_ns() // 1000, settings, known, prices)
-    publish_alerts(ledger, found)
-    return found
+def start_schedule(ledger: Ledger, settings: Settings) -> Running:
+    """Starts the jobs of a running ledger.
+
+    Raises:
+        UsageError: the webhook's URL or secret will not do.
+    """
+    deliveries = Deliveries(settings.data / "deliveries.sqlite3", ledger.log, channels_of(settings))
+    means = Means(
+        reader=ledger.reader,
+        columns=lambda: ledger.store.columns,
+        tariff=ledger.tariff,
+        log=ledger.log,
+        clock=lambda: time.time_ns() // 1000,
+        rules=rules.Settings(spikes=spike_settings(settings.alert_bucket)),
+        deliveries=deliveries,
+        snapshots=settings.data / "snapshots",
+    )
+    schedule = Schedule(means, jobs_of(settings))
+    schedule.start()
+    return Running(schedule, deliveries)
+
+
+def jobs_of(settings: Settings) -> list[Job]:
+    """The jobs that the settings ask for, as often as they say; 0 seconds means not at all."""
+    every = {"spikes": settings.alert_seconds, "snapshot": settings.snapshot_seconds}
+    jobs = [job._replace(every_seconds=every.get(job.name, job.every_seconds)) for job in JOBS]
+    return [job for job in jobs if job.every_seconds > 0]
+
+
+def channels_of(settings: Settings) -> Sequence[Channel]:
+    """Where alerts go: always the terminal, and the webhook if there is one."""
+    channels: list[Channel] = [Terminal(sys.stderr)]
+    if settings.webhook_url:
+        secrets = [secret for secret in settings.webhook_secret.split(",") if secret]
+        channels.append(Webhook("webhook", settings.webhook_url, secrets, allow_private=settings.webhook_private))
+    return channels
+
+
+def spike_settings(bucket_seconds: int) -> SpikeSettings:
+    """The spike rule on buckets of that length: two weeks of past, a week before a key is judged."""
+    if bucket_seconds > DAY:
+        raise UsageError(f"alert_bucket {bucket_seconds} is more than a day; write seconds, such as 3600")
+    day = max(1, DAY // bucket_seconds)
+    return SpikeSettings(
+        bucket_seconds=bucket_seconds,
+        look_back_buckets=LOOK_BACK_DAYS * day,
+        warm_up_buckets=WARM_UP_DAYS * day,
+        accept_after_buckets=ACCEPT_AFTER_DAYS * day,
+    )

@@ -59,7 +59,7 @@ def start_ledger(settings: Settings, parts: ExitStack) -> Ledger:
     ledger = Ledger(settings)
     parts.callback(ledger.stop)
     ledger.start()
-    parts.callback(start_schedule(ledger).stop)
+    parts.callback(start_schedule(ledger, settings).stop)
     return ledger
 
 

@@ -64,7 +64,7 @@ class Doortab:
 
 
 def _given(text: bytes) -> io.BufferedReader:
-    return io.BufferedReader(io.BytesIO(text))  # type: ignore[arg-type]
+    return io.BufferedReader(io.BytesIO(text))
 
 
 def _written(stream: io.TextIOWrapper) -> bytes:
