@@ -79,8 +79,9 @@ class FileDatabase:
         if self._identity is not None:
             self.check_in_place()
         make_directory(self.directory)
-        connection = self._open()
+        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
+            _configure(connection)
             if not _is_current(connection, self.path):
                 self._create(connection)
             status = self.path.stat()
@@ -88,14 +89,6 @@ class FileDatabase:
             connection.close()
             raise
         self._identity = (status.st_dev, status.st_ino)
-        return connection
-
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        # FULL: an append is on the disk before it is acknowledged. fullfsync is what that takes on macOS.
-        for pragma in ("synchronous=FULL", "fullfsync=ON", "cache_size=-4000", f"journal_size_limit={WAL_BYTES}"):
-            connection.execute(f"PRAGMA {pragma}")
-        connection.execute(f"PRAGMA wal_autocheckpoint={WAL_BYTES // PAGE_BYTES}")
         return connection
 
     def _create(self, connection: sqlite3.Connection) -> None:
@@ -130,6 +123,13 @@ class FileDatabase:
             return os.stat(f"{self.path}-wal").st_size
         except FileNotFoundError:
             return 0
+
+
+def _configure(connection: sqlite3.Connection) -> None:
+    # FULL: an append is on the disk before it is acknowledged. fullfsync is what that takes on macOS.
+    for pragma in ("synchronous=FULL", "fullfsync=ON", "cache_size=-4000", f"journal_size_limit={WAL_BYTES}"):
+        connection.execute(f"PRAGMA {pragma}")
+    connection.execute(f"PRAGMA wal_autocheckpoint={WAL_BYTES // PAGE_BYTES}")
 
 
 def _is_current(connection: sqlite3.Connection, path: Path) -> bool:

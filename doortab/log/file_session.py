@@ -85,3 +85,7 @@ class FileSession:
         if connection is not None:
             with suppress(sqlite3.Error):
                 connection.close()
+
+    def __del__(self) -> None:
+        if self._gate.is_ours():  # a parent's connection must not even be closed
+            self.close()

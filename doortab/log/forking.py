@@ -39,6 +39,10 @@ class ForkGate:
         self._is_safe = False
         self._changed = threading.Condition()
 
+    def is_ours(self) -> bool:
+        """Whether this process may touch what was opened through this gate."""
+        return os.getpid() == self._pid
+
     @contextmanager
     def using(self) -> Iterator[None]:
         """Around every use of a connection. Must be short: a fork waits for it.
@@ -46,7 +50,7 @@ class ForkGate:
         Raises:
             UsageError: the process was forked in a way that Python did not see, or in the middle of a use.
         """
-        if os.getpid() != self._pid:
+        if not self.is_ours():
             raise UsageError("this process was forked while the log was in use; open the log after the fork")
         with self._changed:
             while self._forking:

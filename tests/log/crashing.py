@@ -47,12 +47,14 @@ def main(directory: str) -> None:
     file_database.WAL_BYTES = 4 * file_database.PAGE_BYTES
     from doortab.log.file import FileLog
 
-    while True:
-        try:
-            log = FileLog(Path(directory))
-            break
-        except LogUnavailable as error:
-            print(error, file=sys.stderr, flush=True)
+    def opened() -> Log:
+        while True:
+            try:
+                return FileLog(Path(directory))
+            except LogUnavailable as error:
+                print(error, file=sys.stderr, flush=True)
+
+    log = opened()
     for number in range(BATCHES):
         work(log, number)
         print(*range(number * BATCH, number * BATCH + BATCH), flush=True)

@@ -24,6 +24,9 @@ from tests.conftest import REPOSITORY
 from tests.log.conftest import FIRST, PLAIN, SECOND, SOON_SECONDS
 from tests.log.test_contract import BYTES, numbered, read, read_log, values
 
+# Python 3.12 warns of every fork of a process with threads; that it works all the same is what is tested.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
 Open = Callable[[], Log]
 BOTH = {FIRST: 0, SECOND: 0}
 KILLS = 21

@@ -21,7 +21,12 @@ from tests.log.test_contract import BYTES, numbered, read, read_log, values
 from tests.log.test_file_processes import in_child
 from tools.kafka import Broker
 
-pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
+# Python 3.12 warns of every fork of a process with threads; that it works all the same is what is tested.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
+    pytest.mark.kafka,
+    pytest.mark.timeout(300),
+]
 
 # A time-out is kept, give or take what it takes to bury a producer and what a busy machine adds.
 LATE_SECONDS = 8.0
