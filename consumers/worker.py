@@ -249,7 +249,9 @@ class Worker:
     def _unattributed(self, decoded: wire.Decoded, accounts: list[str], fresh: Sequence[int]) -> list[Message]:
         if UNATTRIBUTED not in accounts:
             return []
-        first = next((decoded.span_of(i).logged for i in fresh if accounts[i] == UNATTRIBUTED), None)
+        # Requests without a key are refused by the thousand; only use that nobody pays for is worth a word.
+        nobodys = (i for i in fresh if accounts[i] == UNATTRIBUTED and is_billable(decoded.events[i].data))
+        first = next((decoded.span_of(i).logged for i in nobodys), None)
         message = unattributed_message(first) if first is not None else None
         if message is None or message.id in self._announced:
             return []
