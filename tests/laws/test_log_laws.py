@@ -54,7 +54,7 @@ class Model:
         return sum(len(held) - at for held, at in zip(self.partitions, self.positions[reader], strict=True))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(steps=steps)
 def test_every_reader_gets_every_record_once_and_in_order(log: Log, steps: list[tuple[str, object]]) -> None:
     topic = f"t{next(_topics)}"

@@ -24,7 +24,7 @@ from tests.log.test_contract import numbered, read_log
 CALLS = ("pwrite64", "fdatasync", "ftruncate", "unlink", "fsync", "mkdir")
 FAULTS = ("signal=SIGKILL", "error=ENOSPC", "error=EIO")
 # All of them take minutes; each run takes others, and the seed is printed.
-SAMPLE = 16
+SAMPLE = 10
 
 pytestmark = [pytest.mark.reliability, pytest.mark.timeout(1800)]
 
