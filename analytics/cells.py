@@ -48,6 +48,20 @@ class Cell(NamedTuple):
     allowed: int
     units: dict[str, int]
 
+    def meets(self, line: Line) -> bool:
+        """Whether its events are of the line's type and meet all its conditions."""
+        return (
+            line.meter.event == self.type
+            and all(condition.holds(self.texts[path]) for path, condition in line.fixed)
+            and all(self.flags[test] for test in line.tests)
+        )
+
+    def quantity(self, line: Line) -> int:
+        """What its events add to the line's meter, of 10^-24."""
+        if line.source is None:
+            return self.events * money.QUANTITY_ONE
+        return self.units.get(line.source.name, 0) * money.QUANTITY_ONE if line.source.root == "units" else 0
+
 
 class Single(NamedTuple):
     """Equal events outside the columns, ``copies`` of them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from doortab.analytics.cells import Columns, Heading, Read
-from doortab.analytics.rating import Groups, rate
+from doortab.analytics.rating import Groups, Rated, rate
 from doortab.analytics.zones import local_bucket
 from doortab.schemas.batch import CounterKey
 from doortab.schemas.periods import KINDS, PeriodKind
@@ -26,11 +26,14 @@ def recount(read: Read, columns: Columns, tariff: Tariff, partition: int) -> dic
         return {}
     subjects = {f"account:{account}" for account, _ in found} | {f"key:{key}" for _, key in found if key is not None}
     condition = f"account IN (SELECT account FROM usage WHERE key IN (SELECT key FROM ({here})) OR part = {partition})"
+    kinds = _kinds(tariff)
     counted: dict[CounterKey, int] = {}
-    for kind, zone in sorted({(kind, zone) for kind in _kinds(tariff) for zone in _zones(tariff)}):
-        headings = [Heading("account", "account"), Heading("key", "key"), Heading("start", local_bucket(kind, zone))]
-        groups = rate(read, columns, tariff, headings, None, condition)
-        for key, value in _counters(tariff, groups, kind, zone):
+    accounts = read(f"SELECT DISTINCT account FROM usage WHERE {condition}")
+    for zone in sorted({tariff.timezone_of(account) for (account,) in accounts}):
+        starts = [Heading(kind, local_bucket(kind, zone)) for kind in kinds]
+        headings = [Heading("account", "account"), Heading("key", "key"), *starts]
+        groups = rate(read, columns, tariff, headings, None, condition, zone)
+        for key, value in _counters(tariff, groups, kinds):
             if key.subject in subjects:
                 counted[key] = counted.get(key, 0) + value
     return counted
@@ -41,23 +44,24 @@ def _kinds(tariff: Tariff) -> list[PeriodKind]:
     return [kind for kind in KINDS if kind == DEFAULT_PERIOD or kind in capped]
 
 
-def _zones(tariff: Tariff) -> list[str]:
-    return sorted({"UTC"} | {plan.timezone for plan in tariff.plans.values()})
-
-
-def _counters(tariff: Tariff, groups: Groups, kind: PeriodKind, zone: str) -> Iterator[tuple[CounterKey, int]]:
-    for (account, key, start, _), group in groups.items():
-        if tariff.timezone_of(account) != zone or not group.billable:
+def _counters(tariff: Tariff, groups: Groups, kinds: list[PeriodKind]) -> Iterator[tuple[CounterKey, int]]:
+    for (account, key, *starts, _), group in groups.items():
+        if not group.billable and not group.lines:
             continue
         subjects = [("account", account)] + ([("key", key)] if key is not None else [])
-        for scope, name in subjects:
-            subject = f"{scope}:{name}"
-            measures = {cap.measure for cap in tariff.caps_of(scope, name) if cap.period == kind}
+        for kind, start in zip(kinds, starts, strict=True):
+            for scope, name in subjects:
+                for measure, value in _measured(tariff, group, kind, scope, name):
+                    yield CounterKey(f"{scope}:{name}", measure, kind, start), value
             if kind == DEFAULT_PERIOD:
-                measures.add(AMOUNT)
-            for measure in sorted(measures & (group.quantities.keys() | {AMOUNT})):
-                value = group.amount if measure == AMOUNT else group.quantities[measure]
-                yield CounterKey(subject, measure, kind, start), value
-        if kind == DEFAULT_PERIOD:
-            for line, quantity in sorted(group.lines.items()):
-                yield CounterKey(f"account:{account}", f"charge:{line}", kind, start), quantity
+                for line, quantity in sorted(group.lines.items()):
+                    yield CounterKey(f"account:{account}", f"charge:{line}", kind, start), quantity
+
+
+def _measured(tariff: Tariff, group: Rated, kind: PeriodKind, scope: str, name: str) -> Iterator[tuple[str, int]]:
+    """What is counted of the subject in periods of that kind."""
+    measures = {cap.measure for cap in tariff.caps_of(scope, name) if cap.period == kind}
+    if kind == DEFAULT_PERIOD or AMOUNT in measures:
+        yield AMOUNT, group.amount
+    for measure in sorted(measures & group.quantities.keys()):
+        yield measure, group.quantities[measure]

@@ -104,29 +104,51 @@ def billable(event: Event) -> bool:
 
 def prices(catalog: Mapping[str, Any], events: Iterable[Event]) -> list[Decimal]:
     """What each event costs, in the order in which they are given."""
-    plans = {plan["name"]: plan for plan in catalog["plans"]}
-    chosen = {account["id"]: account["plan"] for account in catalog.get("accounts", [])}
+    return [add(bill.values()) for bill in bills(catalog, events)]
+
+
+def add(amounts: Iterable[Decimal]) -> Decimal:
+    """The sum, exactly."""
+    whole = Decimal(0)
+    for amount in amounts:
+        whole = EXACT.add(whole, amount)
+    return whole
+
+
+def measured(meter: Mapping[str, Any], event: Event) -> Decimal | None:
+    """What the event adds to a meter; None if the meter does not take it."""
+    if event["type"] != meter["event"] or not meets(event, meter.get("where", {})):
+        return None
+    return Decimal(1) if meter["aggregation"] == "count" else number(at(event, meter["value"])) or Decimal(0)
+
+
+def plan_of(catalog: Mapping[str, Any], account: str) -> Mapping[str, Any]:
+    """The plan that the account pays."""
+    chosen = {one["id"]: one["plan"] for one in catalog.get("accounts", [])}.get(account, catalog["default_plan"])
+    return next(plan for plan in catalog["plans"] if plan["name"] == chosen)
+
+
+def bills(catalog: Mapping[str, Any], events: Iterable[Event]) -> list[dict[str, Decimal]]:
+    """What each event costs by meter, in the order in which they are given."""
     meters = {meter["name"]: meter for meter in catalog["meters"]}
     used: dict[Any, Decimal] = defaultdict(Decimal)
-    amounts = []
+    made = []
     for event in events:
         account = event["data"]["account"]
-        plan = plans[chosen.get(account, catalog["default_plan"])]
-        amount = Decimal(0)
+        plan = plan_of(catalog, account)
+        bill: dict[str, Decimal] = defaultdict(Decimal)
         for charge in plan["charges"] if billable(event) else ():
-            meter = meters[charge["meter"]]
-            takes = event["type"] == meter["event"] and meets(event, meter.get("where", {}))
-            if not takes or not meets(event, charge.get("where", {})) or not in_force(charge, plan["charges"], event):
+            quantity = measured(meters[charge["meter"]], event)
+            takes = quantity is not None and meets(event, charge.get("where", {}))
+            if quantity is None or not takes or not in_force(charge, plan["charges"], event):
                 continue
-            quantity = (
-                Decimal(1) if meter["aggregation"] == "count" else number(at(event, meter["value"])) or Decimal(0)
-            )
             place = (account, plan["name"], line(charge), month(event, plan.get("timezone", "UTC")))
             before = used[place]
             used[place] = EXACT.add(before, quantity)
-            amount = EXACT.add(amount, EXACT.subtract(total(charge, used[place]), total(charge, before)))
-        amounts.append(amount)
-    return amounts
+            amount = EXACT.subtract(total(charge, used[place]), total(charge, before))
+            bill[charge["meter"]] = EXACT.add(bill[charge["meter"]], amount)
+        made.append(bill)
+    return made
 
 
 def line(charge: Charge) -> str:
