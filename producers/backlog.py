@@ -22,6 +22,9 @@ from doortab.producers import frames
 from doortab.producers.frames import CHUNK_BYTES, HEADER_BYTES, Taken
 
 _ACKED = struct.Struct("<QQI")
+SLICE_BYTES = 131_072
+"""How much is read at once, as far as that holds a frame: the reading thread shares Python with requests."""
+
 ACKED_NAME = "acked"
 DAMAGED_NAME = "damaged"
 
@@ -97,15 +100,15 @@ class Backlog:
         """How many bytes the segments occupy."""
         return sum(segment.size_bytes for segment in list(self.segments))
 
-    def peek(self) -> Batch | None:
-        """The next frames, at most ``CHUNK_BYTES`` of them; None when everything is acknowledged.
+    def peek(self, after: Position | None = None) -> Batch | None:
+        """Some frames after a position, or after what is acknowledged; None when there are no more.
 
         A batch without frames is to be acknowledged like any other: something damaged was skipped.
 
         Raises:
             OSError: it cannot be read now.
         """
-        number, offset = self.acked
+        number, offset = after or self.acked
         for segment in list(self.segments):
             if segment.number < number:
                 continue
@@ -145,17 +148,25 @@ class Backlog:
         self._acked_file = self._open = None
 
     def _take(self, segment: Segment, start: int, size: int) -> Taken:
-        length = min(CHUNK_BYTES, size - start)
+        for most_bytes in (SLICE_BYTES, CHUNK_BYTES):
+            length = min(most_bytes, size - start)
+            chunk = self._read(segment, start, length)
+            if not chunk:
+                return Taken([], size - start, size - start, 0)
+            # A short read means that somebody cut the file off: nothing will follow either.
+            taken = frames.take(chunk, start, at_end=start + len(chunk) >= size or len(chunk) < length)
+            if taken.consumed_bytes:
+                return taken
+        raise AssertionError("a chunk holds the largest frame")
+
+    def _read(self, segment: Segment, start: int, length: int) -> bytes:
+        """What stands there; nothing, if the disk has lost it or somebody has deleted it."""
         try:
-            chunk = os.pread(self._descriptor(segment), length, start)
+            return os.pread(self._descriptor(segment), length, start)
         except OSError as error:
             if error.errno not in (errno.EIO, errno.ENOENT):
                 raise
-            chunk = b""  # the disk has lost it, or somebody deleted it
-        if not chunk:
-            return Taken([], size - start, size - start, 0)
-        # A short read means that somebody cut the file off: nothing will follow either.
-        return frames.take(chunk, start, at_end=start + len(chunk) >= size or len(chunk) < length)
+            return b""
 
     def _note(self, segment: Segment, taken: Taken) -> None:
         if taken.damaged_bytes:

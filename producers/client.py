@@ -119,6 +119,7 @@ class Client:
             UsageError: a value breaks a rule, or the client is closed.
             SpoolFull: there is no room, or the disk fails, and ``when_full`` is "refuse".
         """
+        self._notice_fork()
         now = self._clock() // 1000
         event_id = id if id is not None else self._ids.new()
         event = event_bytes(
@@ -151,6 +152,7 @@ class Client:
         Raises:
             UsageError: the client is closed.
         """
+        self._notice_fork()
         try:
             return self._process().spool.has_room(for_bytes)
         except SpoolFull:
@@ -163,6 +165,7 @@ class Client:
             UsageError: the client is closed, or ``max_spool_bytes`` is too small.
             SpoolFull: the spool's directory cannot be used.
         """
+        self._notice_fork()
         self._process()
 
     def close(self, timeout_seconds: float = 10.0) -> bool:
@@ -210,12 +213,15 @@ class Client:
         """Why the last attempt to ship failed; None when it did not."""
         return self._running.shipper.error if self._running else None
 
+    def _notice_fork(self) -> None:
+        """Some servers fork in a way that Python does not see."""
+        if self._running is not None and self._running.pid != os.getpid():
+            self._after_fork_in_child()
+
     def _process(self) -> _Running:
         running = self._running
-        if running is not None and running.pid == os.getpid():
+        if running is not None:
             return running
-        if running is not None:  # forked in a way that Python did not see
-            self._after_fork_in_child()
         with self._starting:
             if self._is_closed:
                 raise UsageError("the client is closed; record before closing it")

@@ -19,7 +19,7 @@ MAGIC = b"dtspool"
 MARKER = b"\xff\xfd"
 MAX_PAYLOAD_BYTES = 300_000
 CHUNK_BYTES = 1 << 20
-"""How much is read at once: more than the largest frame, so that every frame can be judged as a whole."""
+"""How much is read at most: more than the largest frame, so that every frame can be judged as a whole."""
 
 _HEADER = struct.Struct("<7sBQ")
 _FRAME = struct.Struct("<2sII")

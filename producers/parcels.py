@@ -8,7 +8,7 @@ fast: a record holds one event, or a JSON array of them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from doortab.schemas.instants import Microseconds
 from doortab.schemas.log import Entry
@@ -17,6 +17,8 @@ from doortab.schemas.topics import partition_of
 MAX_EVENTS = 500
 MAX_BYTES = 200_000
 """A record holds at most so many events and bytes, unless one event alone is larger."""
+
+EVENTS_PER_BREATH = 250
 
 _HEAD = struct.Struct("<QH")
 
@@ -43,14 +45,17 @@ class _Package:
         self.size_bytes = 0
 
 
-def pack(parcels: Iterable[bytes], partitions: int) -> list[Entry]:
+def pack(parcels: Iterable[bytes], partitions: int, breathe: Callable[[], object] = int) -> list[Entry]:
     """The records for these parcels. Within a partition their order stays.
 
-    The record's key is the account, when all events of the record have the same.
+    The record's key is the account, when all events of the record have the same. ``breathe`` is called
+    now and then, by a thread that must not keep others waiting.
     """
     entries: list[Entry] = []
     packages: dict[int, _Package] = {}
-    for whole in parcels:
+    for count, whole in enumerate(parcels):
+        if count % EVENTS_PER_BREATH == EVENTS_PER_BREATH - 1:
+            breathe()
         _, length = _HEAD.unpack_from(whole)
         start = _HEAD.size + length
         routing, event = whole[_HEAD.size : start], whole[start:]

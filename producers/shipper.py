@@ -29,6 +29,9 @@ LINGER_SECONDS = 0.005
 LITTLE_BYTES = 65_536
 """With less than this waiting, a moment's patience makes one record of what would become many."""
 
+BATCH_BYTES = 1 << 20
+"""So much is shipped at once, at least while so much is there; it is all that is held in memory."""
+
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 FAILURES_UNTIL_REOPENED = 20
@@ -161,7 +164,7 @@ class Shipper:
                     self.unreadable_spools.add(held.directory.name)
 
     def _ship_from(self, backlog: Backlog) -> bool:
-        batch = backlog.peek()
+        batch = _gather(backlog)
         if batch is None:
             if backlog is self._spool:
                 self.oldest = None
@@ -181,7 +184,7 @@ class Shipper:
         while True:
             try:
                 log = self._opened()
-                entries = entries or parcels.pack(batch.payloads, self._partition_count(log))
+                entries = entries or parcels.pack(batch.payloads, self._partition_count(log), breathe)
                 log.append(USAGE, entries, self._append_seconds())
             except UsageError as error:
                 self._partitions = 0
@@ -257,3 +260,25 @@ class Shipper:
         if self._stopping.is_set():
             time.sleep(min(self._pause_seconds, max(0.0, self._deadline - time.monotonic())))
         self._pause_seconds = min(2 * self._pause_seconds, LONGEST_PAUSE_SECONDS)
+
+
+def _gather(backlog: Backlog) -> Batch | None:
+    """What is shipped together: slices of the backlog, until there are enough."""
+    payloads: list[bytes] = []
+    end = None
+    size_bytes = 0
+    while size_bytes < BATCH_BYTES and (some := backlog.peek(end)) is not None:
+        if payloads:
+            breathe()
+        payloads += some.payloads
+        end = some.end
+        size_bytes += sum(map(len, some.payloads))
+    return None if end is None else Batch(payloads, end)
+
+
+def breathe() -> None:
+    """Lets other threads run: a thread that computes keeps Python for 5 ms otherwise, and a request waits.
+
+    Not too often: when the others compute too, each of them takes its 5 ms before this one goes on.
+    """
+    time.sleep(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from doortab.producers.eventtext import Quantity, free_text, name, quantity
+from doortab.producers.eventtext import Quantity, free_text, quantity, sound_name
 from doortab.schemas.errors import UsageError
 
 MAX_UNITS = 200
@@ -25,7 +25,8 @@ class Usage:
         self.units: dict[str, int | Decimal] = {}
         self.dimensions: dict[str, str] = {}
         self.billable: bool | None = None
-        self.add(units or {})
+        if units:
+            self.add(units)
 
     def add(self, facts: Mapping[str, Quantity] | None = None, /, **more: Quantity) -> None:
         """Adds numbers to units, and sets dimensions to texts: ``usage.add(tokens=1834, model="m-large")``.
@@ -37,7 +38,7 @@ class Usage:
         """
         units, dimensions = dict(self.units), dict(self.dimensions)
         for fact, value in {**(facts or {}), **more}.items():
-            free_text("name", name("name", fact))
+            sound_name("name", fact)
             if isinstance(value, str):
                 dimensions[fact] = free_text(fact, value)
                 continue

@@ -248,10 +248,10 @@ def test_readers_and_the_writer_do_not_disturb_each_other(
     for thread in threads:
         thread.start()
     try:
-        for number in range(4000):
-            desk.refuse(f"account:{number % 700}x", cause="leak")
+        for number in range(800):
+            desk.refuse(f"account:{number % 300}x", cause="leak")
             follower.step(0)
-        for _ in range(1500):
+        for _ in range(400):
             desk._carry_out(_issue(desk))
         while follower.step(0):
             pass
@@ -261,7 +261,7 @@ def test_readers_and_the_writer_do_not_disturb_each_other(
             thread.join()
 
     assert wrong == []
-    assert len(keyring) == 1550
+    assert len(keyring) == 450
 
 
 def _issue(desk: Desk):  # type: ignore[no-untyped-def]
