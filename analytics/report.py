@@ -65,7 +65,7 @@ def _sql(name: str, columns: Columns, tariff: Tariff, timezone: str) -> str:
         return local_bucket(name, timezone)  # type: ignore[arg-type]
     if name in FIELDS:
         return name
-    if name.startswith("dimensions."):
+    if name.startswith("dimensions.") and name != "dimensions.":
         path = meters.path(name)
         if (path.root, path.name) not in columns:
             # It came after the columns were all given away, or never.

@@ -25,10 +25,10 @@ Charge = Mapping[str, Any]
 def toml(value: Any) -> str:
     """The value as TOML; a document's tables all stand in a line each."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{json.dumps(name)} = {toml(inner)}" for name, inner in value.items()) + " }"
+        return "{ " + ", ".join(f"{toml(name)} = {toml(inner)}" for name, inner in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[ " + ", ".join(map(toml, value)) + " ]"
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def document(catalog: Mapping[str, Any]) -> str:
