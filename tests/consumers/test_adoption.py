@@ -1,0 +1,122 @@
+"""What a new catalog changes about what was counted before it came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from doortab.schemas import instants, periods, topics
+from doortab.schemas.batch import CounterKey
+from tests import naive
+from tests.analytics.installation import START, Installation
+
+HOUR = 3600 * instants.SECOND
+USED = START + 240 * HOUR
+
+
+def document(unit: str = "1", caps: list[Mapping[str, Any]] | None = None, **plan: Any) -> str:
+    charge = {"meter": "tokens", "model": "per_unit", "unit": unit}
+    whole = {"name": "p", "currency": "USD", "charges": [charge], **plan}
+    return naive.document({"default_plan": "p", "meters": naive.METERS, "plans": [whole], "caps": caps or []})
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[Installation]:
+    made = Installation(tmp_path, document())
+    yield made
+    made.close()
+
+
+def spend(installation: Installation) -> dict[str, str]:
+    counters = installation.store.resume().counters
+    return {key.subject: value for key, value in counters.items() if key.measure == "amount"}
+
+
+def use(installation: Installation, account: str, key: str, tokens: int) -> None:
+    installation.clock.now += HOUR
+    installation.add([installation.event(USED, account=account, key=key, units={"tokens": tokens})])
+    installation.fold()
+
+
+def adopt(installation: Installation, words: str) -> None:
+    installation.clock.now += HOUR
+    installation.apply(words)
+    installation.clock.now += HOUR
+    installation.fold()
+
+
+ACCOUNTS = ["a", "b", "c", "d", "e", "f"]
+
+
+def test_a_key_that_several_accounts_use_keeps_all_of_them_counted(installation: Installation) -> None:
+    partitions = {topics.partition_of(account.encode(), topics.USAGE_PARTITIONS) for account in ACCOUNTS}
+    for account in ACCOUNTS:
+        use(installation, account, "shared", 5)
+        use(installation, account, f"own-{account}", 7)
+    before = spend(installation)
+
+    adopt(installation, document(unit="2"))
+
+    assert len(partitions) > 1
+    assert before["key:shared"] == "30"
+    assert spend(installation) == {subject: str(2 * int(value)) for subject, value in before.items()}
+
+
+def test_a_catalog_that_changes_nothing_decides_nothing(installation: Installation) -> None:
+    cap = {"subject": "key:*", "meter": "tokens", "quantity": "10", "period": "month"}
+    adopt(installation, document(caps=[cap]))
+    use(installation, "a", "k", 12)
+    before = spend(installation), installation.store.decided()
+
+    adopt(installation, document(caps=[cap]) + "\n")
+
+    assert (spend(installation), installation.store.decided()) == before
+    assert sorted(made.percent for made in before[1]) == [50, 80, 95, 100]
+
+
+def test_a_lower_cap_is_reached_when_it_comes_and_a_higher_one_lifts_it(installation: Installation) -> None:
+    def cap(amount: str) -> list[Mapping[str, Any]]:
+        return [{"subject": "key:*", "amount": amount, "period": "month", "thresholds": []}]
+
+    use(installation, "a", "k", 12)
+
+    adopt(installation, document(caps=cap("10")))
+    adopt(installation, document(caps=cap("100")))
+
+    made = [(one.id.split(":")[0], one.subject, one.limit, one.value) for one in installation.store.decided()]
+    assert made == [("key", "key:k", "10", "12"), ("lift", "key:k", "10", "12")]
+
+
+@pytest.mark.parametrize("zone", ["Asia/Kolkata", "America/New_York", "Europe/Berlin", "UTC"])
+def test_a_keys_period_ends_by_the_clocks_of_its_account(installation: Installation, zone: str) -> None:
+    cap = {"subject": "key:*", "amount": "10", "period": "month", "thresholds": []}
+    adopt(installation, document(timezone=zone))
+    use(installation, "a", "k", 12)
+
+    adopt(installation, document(timezone=zone, caps=[cap]))
+
+    (made,) = installation.store.decided()
+    month = periods.period_of("month", zone, USED)
+    assert (made.start, made.end) == (month.start, month.end)
+
+
+def test_a_cap_of_nothing_waits_for_use_when_it_comes_with_a_catalog(installation: Installation) -> None:
+    cap = {"subject": "key:*", "meter": "weight", "quantity": "0", "period": "month", "thresholds": []}
+    use(installation, "a", "k", 12)
+
+    adopt(installation, document(caps=[cap]))
+
+    assert installation.store.decided() == []
+    assert not [key for key in installation.store.resume().counters if key.measure == "weight"]
+
+
+def test_counters_name_their_period_by_its_start(installation: Installation) -> None:
+    use(installation, "a", "k", 1)
+
+    assert set(installation.store.resume().counters) == {
+        CounterKey("account:a", "amount", "month", START),
+        CounterKey("key:k", "amount", "month", START),
+    }
