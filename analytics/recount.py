@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from doortab.analytics.cells import Columns, Heading, Read
 from doortab.analytics.rating import Groups, Rated, rate
@@ -12,19 +12,29 @@ from doortab.schemas.periods import KINDS, PeriodKind
 from doortab.schemas.tariff import AMOUNT, Tariff
 
 DEFAULT_PERIOD: PeriodKind = "month"
+ONE_EACH: Mapping[str, str] = {}
+"""No key was rotated: each is a lineage of its own."""
 
 
-def recount(read: Read, columns: Columns, tariff: Tariff, partition: int) -> dict[CounterKey, int]:
-    """Every counter of the accounts and keys that have events in the partition.
+def owners(read: Read, partition: int, lineages: Mapping[str, str] = ONE_EACH) -> dict[str, str]:
+    """Whose the accounts and lineages are that have events in the partition: the account, by subject."""
+    found = read(f"SELECT DISTINCT account, key FROM usage WHERE part = {partition} ORDER BY account, key")
+    keys = {f"key:{lineages.get(key, key)}": account for account, key in found if key is not None}
+    return keys | {f"account:{account}": account for account, _ in found}
+
+
+def recount(
+    read: Read, columns: Columns, tariff: Tariff, partition: int, lineages: Mapping[str, str] = ONE_EACH
+) -> dict[CounterKey, int]:
+    """Every counter of the accounts and keys that have events in the partition. Rotated keys count for their lineage.
 
     A key may have events of several accounts. Of each of them every event is read, for how deep an account
     is in its tiers decides what the key spent; but of accounts and keys without events here nothing is said.
     """
     here = f"SELECT DISTINCT account, key FROM usage WHERE part = {partition}"
-    found = read(here)
-    if not found:
+    subjects = owners(read, partition, lineages)
+    if not subjects:
         return {}
-    subjects = {f"account:{account}" for account, _ in found} | {f"key:{key}" for _, key in found if key is not None}
     condition = f"account IN (SELECT account FROM usage WHERE key IN (SELECT key FROM ({here})) OR part = {partition})"
     kinds = _kinds(tariff)
     counted: dict[CounterKey, int] = {}
@@ -33,7 +43,7 @@ def recount(read: Read, columns: Columns, tariff: Tariff, partition: int) -> dic
         starts = [Heading(kind, local_bucket(kind, zone)) for kind in kinds]
         headings = [Heading("account", "account"), Heading("key", "key"), *starts]
         groups = rate(read, columns, tariff, headings, None, condition, zone)
-        for key, value in _counters(tariff, groups, kinds):
+        for key, value in _counters(tariff, groups, kinds, lineages):
             if key.subject in subjects:
                 counted[key] = counted.get(key, 0) + value
     return counted
@@ -44,11 +54,13 @@ def _kinds(tariff: Tariff) -> list[PeriodKind]:
     return [kind for kind in KINDS if kind == DEFAULT_PERIOD or kind in capped]
 
 
-def _counters(tariff: Tariff, groups: Groups, kinds: list[PeriodKind]) -> Iterator[tuple[CounterKey, int]]:
+def _counters(
+    tariff: Tariff, groups: Groups, kinds: list[PeriodKind], lineages: Mapping[str, str]
+) -> Iterator[tuple[CounterKey, int]]:
     for (account, key, *starts, _), group in groups.items():
         if not group.billable and not group.lines:
             continue
-        subjects = [("account", account)] + ([("key", key)] if key is not None else [])
+        subjects = [("account", account)] + ([("key", lineages.get(key, key))] if key is not None else [])
         for kind, start in zip(kinds, starts, strict=True):
             for scope, name in subjects:
                 for measure, value in _measured(tariff, group, kind, scope, name):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from doortab.analytics import tables
-from doortab.analytics.recount import recount
+from doortab.analytics.recount import owners, recount
 from doortab.analytics.tables import quoted
 from doortab.schemas.batch import Batch, CounterKey, Decision, Message, Resumed, Rows, StoredEvent
 from doortab.schemas.errors import StoreBusy, StoreDamaged
@@ -158,9 +158,17 @@ class Store:
         """Notes that these messages are in the log."""
         self._insert("published", tables.arrow("published", {"id": ids}))
 
-    def recount(self, tariff: Tariff, partition: int) -> dict[CounterKey, int]:
+    def recount(self, tariff: Tariff, partition: int, lineages: Mapping[str, str]) -> dict[CounterKey, int]:
         """Every counter of the accounts and keys that have events in the partition, reckoned anew from the rows."""
-        return recount(self._read, self._columns, tariff, partition)
+        return recount(self._read, self._columns, tariff, partition, lineages)
+
+    def owners(self, partition: int, lineages: Mapping[str, str]) -> dict[str, str]:
+        """Whose the accounts and lineages are that have events in the partition: the account, by subject."""
+        return owners(self._read, partition, lineages)
+
+    def unreadable(self) -> set[tuple[str, int, int]]:
+        """Topic, partition and offset of what was rejected in other topics than usage."""
+        return {(t, p, o) for t, p, o in self._read("SELECT topic, part, off FROM rejected WHERE topic <> 'usage'")}
 
     def decided(self) -> list[Decision]:
         """Every decision, in the order they were made."""

@@ -15,9 +15,16 @@ Place = tuple[str, str, int, int, str]
 
 
 def redecide(
-    tariff: Tariff, counted: dict[CounterKey, int], decided: list[Decision], catalog: int, at: int
+    tariff: Tariff,
+    counted: dict[CounterKey, int],
+    owners: dict[str, str],
+    decided: list[Decision],
+    catalog: int,
+    at: int,
 ) -> tuple[list[Decision], list[Message]]:
     """The decisions that the catalog at that offset brings about by itself, given the recounted counters.
+
+    ``owners`` says whose each subject is, for that decides on time zone and currency.
 
     Levels that are reached and were not decided are decided; revocations whose cap is gone, or higher
     than the counter now, are lifted. Periods that had ended by then are left alone.
@@ -27,7 +34,9 @@ def redecide(
     reached: set[Place] = set()
     for counter, value in sorted(counted.items()):
         for level in _levels(tariff, counter):
-            decision = enforcer.decision(tariff, counter, level, value, _account(counter), _key(counter), {"at": at})
+            decision = enforcer.decision(
+                tariff, counter, level, value, owners.get(counter.subject), _key(counter), {"at": at}
+            )
             if value < level.limit or decision.end <= at:
                 continue
             reached.add(_place(decision))
@@ -77,11 +86,6 @@ def _levels(tariff: Tariff, counter: CounterKey) -> list[Level]:
     scope, _, name = counter.subject.partition(":")
     caps = tariff.caps_of(scope, name)
     return levels_of(cap for cap in caps if (cap.measure, cap.period) == (counter.measure, counter.period))
-
-
-def _account(counter: CounterKey) -> str | None:
-    scope, _, name = counter.subject.partition(":")
-    return name if scope == "account" else None
 
 
 def _key(counter: CounterKey) -> str | None:

@@ -103,14 +103,19 @@ class Counters:
         times: Sequence[int],
         accounts: Sequence[str],
         rests: Mapping[int, Mapping[str, Any]],
+        lineages: Mapping[str, str] = NOTHING,
     ) -> list[Crossing]:
-        """Counts the events numbered in ``order``, all billable, and returns the levels they reached, in that order."""
+        """Counts the events numbered in ``order``, all billable, and returns the levels they reached, in that order.
+
+        ``lineages`` says of keys that took another's place which key began: rotation resets no budget.
+        """
         self._adopt(tariff)
         slots, touched = self._slots, self._touched
         crossings: list[Crossing] = []
         for i in order:
             event = events[i]
-            place = (accounts[i], event.data.key)
+            key = event.data.key
+            place = (accounts[i], lineages.get(key, key) if key is not None else None)
             time = times[i]
             slot = slots.get(place)
             if slot is None or not slot.since <= time < slot.until:

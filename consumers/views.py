@@ -34,6 +34,8 @@ class Views:
         self._offsets: list[int] = []
         self._tariffs: dict[int, Tariff] = {NO_CATALOG: NO_TARIFF}
         self._owners: dict[str, tuple[int, str]] = {}
+        self.lineages: dict[str, str] = {}
+        """By key that took another's place, the lineage: the key that began it."""
         self.unreadable: list[Rejected] = []
 
     def catch_up(self) -> None:
@@ -69,6 +71,8 @@ class Views:
         # A key belongs to one account for ever, so its first record is the one that counts.
         if isinstance(state, keys.Key):
             self._owners.setdefault(state.key_id, (record.timestamp_ms, state.account))
+            if state.lineage != state.key_id:
+                self.lineages.setdefault(state.key_id, state.lineage)
 
     def _refuse(self, record: Record, detail: str) -> None:
         self.unreadable.append(reject(record, 0, record.value or b"", Unreadable("invalid_state", detail)))

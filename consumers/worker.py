@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import gc
 from collections import Counter as Tally
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -53,7 +53,9 @@ class Store(Finder, Protocol):
     def pending(self) -> list[Message]: ...
     def published(self, ids: Sequence[str]) -> None: ...
     def room_for(self, root: str, names: set[str]) -> set[str]: ...
-    def recount(self, tariff: Tariff, partition: int) -> dict[CounterKey, int]: ...
+    def recount(self, tariff: Tariff, partition: int, lineages: Mapping[str, str]) -> dict[CounterKey, int]: ...
+    def owners(self, partition: int, lineages: Mapping[str, str]) -> dict[str, str]: ...
+    def unreadable(self) -> set[tuple[str, int, int]]: ...
     def decided(self) -> list[Decision]: ...
     def compact(self) -> bool: ...
 
@@ -85,6 +87,7 @@ class Worker:
         self._adopted = resumed.adopted
         self._pending = store.pending()
         self._announced: set[str] = set()
+        self._known_unreadable = store.unreadable()
         self.epoch = resumed.epoch
         self.positions = {p: resumed.positions.get(p, 0) for p in range(log.partition_count(topics.USAGE))}
         self.totals: Tally[str] = Tally()
@@ -100,12 +103,21 @@ class Worker:
         records = self._reader.poll(*self._max, timeout_seconds)
         self._views.catch_up()
         yield "polled"
+        yield from self._reject_unreadable()
         if records:
             yield from self._take(records)
         else:
             yield from self._adopt(dict.fromkeys(self.positions, self._views.newest))
             self._store.compact()
         yield from self._publish()
+
+    def _reject_unreadable(self) -> Iterator[str]:
+        """Keeps what no catalog and no key could be made of, once."""
+        found, self._views.unreadable = self._views.unreadable, []
+        new = [r for r in found if (r.topic, r.partition, r.offset) not in self._known_unreadable]
+        if new:
+            yield from self._write(Batch(Rows(), new, {}, [], [rejection_message(r) for r in new], []))
+            self._known_unreadable |= {(r.topic, r.partition, r.offset) for r in new}
 
     def _follow_new_partitions(self) -> None:
         """A topic may grow while the ledger runs."""
@@ -200,11 +212,12 @@ class Worker:
         fresh = np.asarray(sifted.fresh, np.int64)
         charged: list[int] = fresh[billable[fresh]].tolist()
         rests: dict[int, Any] = {i: wire.decode_rest(text) for i, text in decoded.rest.items()}
+        lineages = self._views.lineages
         moved: dict[CounterKey, str] = {}
         decisions: list[Decision] = []
         for offset, order in self._by_catalog(decoded, charged).items():
             tariff = self._views.tariff(offset)
-            crossings = self._counters.fold(tariff, order, decoded.events, decoded.times, accounts, rests)
+            crossings = self._counters.fold(tariff, order, decoded.events, decoded.times, accounts, rests, lineages)
             decisions += enforcer.decide(tariff, crossings, decoded, accounts)
             moved |= self._counters.settle()
         return moved, decisions
@@ -264,9 +277,12 @@ class Worker:
             for offset in self._views.versions(self._adopted.get(partition, NO_CATALOG), wanted):
                 tariff = self._views.tariff(offset)
                 at = self._views.stamp_of(offset) * 1000
-                counted = self._store.recount(tariff, partition)
+                lineages = self._views.lineages
+                counted = self._store.recount(tariff, partition, lineages)
                 self._counters.replace(counted)
-                decisions, messages = redecide(tariff, counted, self._store.decided(), offset, at)
+                decisions, messages = redecide(
+                    tariff, counted, self._store.owners(partition, lineages), self._store.decided(), offset, at
+                )
                 values = {key: show_value(key, value) for key, value in counted.items()}
                 batch = Batch(Rows(), [], values, decisions, messages, [], {partition: offset})
                 yield from self._write(batch)

@@ -29,11 +29,23 @@ def apply(settings: Settings, file: str, dry_run: bool) -> list[str]:
         raise UsageError(f"{file} cannot be read: {error}") from None
     wanted = catalog.parse(text, file)
     with asked(settings) as ledger:
-        changes = differences(newest_catalog(ledger.log) or Catalog(), wanted)
+        found = newest_catalog(ledger.log) or Catalog()
+        wanted = keep_desk_caps(found, wanted)
+        changes = differences(found, wanted)
         if changes and not dry_run:
             publish(ledger.log, wanted)
             ledger.ask("status")
     return changes
+
+
+def keep_desk_caps(old: Catalog, new: Catalog) -> Catalog:
+    """The new catalog with the caps that keys were issued with, unless it has its own for them.
+
+    A file that knows nothing of those keys must not take their limits away.
+    """
+    named = {cap.id for cap in new.caps}
+    kept = tuple(cap for cap in old.caps if cap.origin == "desk" and cap.id not in named)
+    return new.model_copy(update={"caps": (*new.caps, *kept)}) if kept else new
 
 
 def publish(log: Log, wanted: Catalog) -> None:

@@ -28,16 +28,20 @@ def check_capped(log: Log, account: str, *, uncapped: bool, reason: str | None) 
         )
 
 
-def cap_key(log: Log, key_id: str, account: str, amount: str, currency: str | None, period: str) -> None:
-    """Adds a cap of the key's own to the catalog in force.
+def check_currency(log: Log, account: str, currency: str | None) -> None:
+    """Lets a cap be set if it is in the currency that the account pays in.
 
     Raises:
         UsageError: the account pays in another currency.
     """
-    found = newest_catalog(log) or Catalog()
-    plan = Tariff(found).plan_of(account)
+    plan = Tariff(newest_catalog(log) or Catalog()).plan_of(account)
     if currency is not None and plan is not None and plan.currency != currency:
         raise UsageError(f"account {account!r} pays in {plan.currency}; a cap in {currency} would not bind it")
-    entry = CapEntry.model_validate({"subject": f"key:{key_id}", "amount": amount, "period": period})
+
+
+def cap_key(log: Log, key_id: str, amount: str, period: str) -> None:
+    """Adds a cap of the key's own to the catalog in force. It stays there when another catalog is applied."""
+    found = newest_catalog(log) or Catalog()
+    entry = CapEntry.model_validate({"subject": f"key:{key_id}", "amount": amount, "period": period, "origin": "desk"})
     kept = tuple(cap for cap in found.caps if cap.id != entry.id)
     publish(log, found.model_copy(update={"caps": (*kept, entry)}))

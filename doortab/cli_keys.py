@@ -60,12 +60,14 @@ def issue(
 
     doortab keys issue --account acme --scope chat:write --cap 25.00USD/month
     """
-    from doortab.capping import cap_key, check_capped
+    from doortab.capping import cap_key, check_capped, check_currency
 
     with _desk(context) as (desk, log):
         wanted = _cap(cap) if cap else None
         if wanted is None:
             check_capped(log, account, uncapped=uncapped, reason=reason)
+        else:
+            check_currency(log, account, wanted[1])
         issued = desk.issue(
             account=account,
             owner=owner or account,
@@ -76,7 +78,7 @@ def issue(
             note=reason,
         )
         if wanted is not None:
-            cap_key(log, issued.key.key_id, account, *wanted)
+            cap_key(log, issued.key.key_id, wanted[0], wanted[2])
     _show_secret(issued, cap, as_json)
 
 

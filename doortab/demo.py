@@ -224,7 +224,7 @@ class Watcher:
         for _, alert in self._book.news():
             if alert.id not in self._told and (alert.kind != "threshold" or alert.facts.get("percent") == "80"):
                 self._told.add(alert.id)
-                self.note(f"{_mark(alert)} {self._named(alert.text)}")
+                self.note(f"{_mark(alert)} {self._named(alert.text.split(' Look: ')[0])}")
 
     def _tell_revocations(self) -> None:
         recent = list(self._players.follower.recent)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from doortab.schemas.errors import UsageError
 from doortab.schemas.events import MAX_EVENT_BYTES
 from doortab.schemas.log import Entry, Log
 
+RECORD_BYTES = 200_000
 MAX_BODY_BYTES = 16 * MAX_EVENT_BYTES
 IDENTITY = ("x-doortab-key", "x-doortab-account", "x-doortab-owner", "x-doortab-scopes")
 """Headers that say who asks. A proxy must strip them from what the client sent."""
@@ -105,7 +106,23 @@ def append_events(log: Log, body: bytes) -> None:
             taken += 1
     except wire.Unreadable as why:
         raise UsageError(f"event {taken + 1}: {why.reason}: {why.detail}; nothing of this body was taken") from None
-    log.append(topics.USAGE, [Entry(p, None, wire.join(events)) for p, events in sorted(gathered.items())])
+    log.append(
+        topics.USAGE,
+        [Entry(p, None, wire.join(part)) for p, events in sorted(gathered.items()) for part in _records(events)],
+    )
+
+
+def _records(events: list[bytes]) -> Iterator[list[bytes]]:
+    """The events of a partition in parts that a record holds well."""
+    part: list[bytes] = []
+    size = 0
+    for event in events:
+        if part and size + len(event) > RECORD_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(event)
+        size += len(event)
+    yield part
 
 
 def ingest_token(path: Path) -> str:

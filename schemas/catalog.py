@@ -151,6 +151,8 @@ class CapEntry(Strict):
     period: Literal["hour", "day", "week", "month", "total"]
     thresholds: tuple[Annotated[int, Field(ge=1, le=99)], ...] = (50, 80, 95)
     hard: bool = True
+    origin: Literal["file", "desk"] = "file"
+    """``desk``: the key was issued with it, and applying another file leaves it there."""
 
     @model_validator(mode="after")
     def _measured(self) -> Self:

@@ -86,7 +86,10 @@ def marginal(model: Model, before: int, quantity: int) -> int:
     """What ``quantity`` costs when ``before`` was used already, both of 10^-24; an amount of 10^-36."""
     if model.linear is not None:
         return quantity * model.linear
-    return model.total(before + quantity) - model.total(before)
+    if not quantity:
+        return 0
+    # A flat fee that is due without any use stands on an invoice; here the first use brings it along.
+    return model.total(before + quantity) - (model.total(before) if before else 0)
 
 
 def unit_within(model: AnyModel, before: int, quantity: int) -> int | None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from doortab.log.open import open_log
+from doortab.schemas.log import Entry
 from tests.commands.conftest import Doortab
 
 CATALOG = b"""
@@ -214,3 +216,66 @@ def test_large_files_are_packed_by_a_process_of_their_own_with_the_same_counts(
     assert counts == {"read": 3002, "accepted": 3000, "duplicates": 1, "rejected": 1}
     assert missing.returncode == 2
     assert b"nowhere" in missing.stderr
+
+
+def test_rotation_resets_no_budget(doortab: Doortab) -> None:
+    doortab.ok("apply", "-", given=CATALOG)
+    first = doortab.json("keys", "issue", "--account", "acme")["key_id"]
+    doortab.ok("ingest", "-", given=b"\n".join(event(n, key=first) for n in range(6)))
+    second = doortab.json("keys", "rotate", first)["key_id"]
+
+    doortab.ok("ingest", "-", given=b"\n".join(event(n, key=second) for n in range(6, 12)))
+
+    (cap,) = doortab.json("caps", "--reached")["rows"]
+    assert (cap["subject"], cap["used"]) == (f"key:{first}", "1.2")
+    doortab.ok("apply", "-", given=CATALOG.replace(b'amount = "1.00"', b'amount = "1.10"'))
+    (cap,) = doortab.json("caps", "--reached")["rows"]
+    assert (cap["subject"], cap["used"], cap["limit"]) == (f"key:{first}", "1.2", "1.1")
+
+
+def test_a_cap_that_a_key_was_issued_with_stays_when_another_catalog_is_applied(doortab: Doortab) -> None:
+    doortab.ok("apply", "-", given=CATALOG)
+    key = doortab.json("keys", "issue", "--account", "acme", "--cap", "0.50EUR/month")["key_id"]
+
+    doortab.ok("apply", "-", given=CATALOG.replace(b"0.001", b"0.002"))
+    doortab.ok("ingest", "-", given=b"\n".join(event(n, key=key) for n in range(3)))
+
+    reached = doortab.json("caps", "--reached")["rows"]
+    assert [(cap["subject"], cap["limit"], cap["period"]) for cap in reached] == [(f"key:{key}", "0.5", "month")]
+
+
+def test_a_key_is_not_issued_when_its_cap_is_in_another_currency(doortab: Doortab) -> None:
+    doortab.ok("apply", "-", given=CATALOG)
+
+    done = doortab.run("keys", "issue", "--account", "acme", "--cap", "5.00USD/month")
+
+    assert done.returncode == 2
+    assert b"EUR" in done.stderr
+    assert doortab.json("keys", "list")["rows"] == []
+
+
+def test_a_cap_from_a_new_catalog_knows_the_zone_and_currency_of_whose_key_it_is(doortab: Doortab) -> None:
+    zoned = CATALOG.replace(b'currency = "EUR"', b'currency = "EUR"\ntimezone = "Asia/Tokyo"')
+    doortab.ok("apply", "-", given=zoned.split(b"[[caps]]")[0])
+    now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    lines = [event(n).replace(b"2026-03-10T08:00:00Z", now.encode()) for n in range(12)]
+    doortab.ok("ingest", "-", given=b"\n".join(lines))
+
+    doortab.ok("apply", "-", given=zoned.replace(b'period = "total"', b'period = "month"'))
+
+    alerts = doortab.json("alerts", "list", "--kind", "cap")["rows"]
+    assert [alert["key"] for alert in alerts] == ["key_a"]
+    assert "1 EUR per month" in alerts[0]["text"]
+
+
+def test_a_catalog_record_that_nobody_can_read_is_kept_with_its_reason(doortab: Doortab) -> None:
+    doortab.ok("apply", "-", given=CATALOG)
+    log = open_log(f"file:{doortab.data / 'log'}")
+    log.append("catalog", [Entry(0, b"catalog", b"rubbish")])
+    log.close()
+
+    doortab.json("report")
+    told = doortab.json("rejected")
+
+    assert [(row["topic"], row["offset"], row["reason"]) for row in told["rows"]] == [("catalog", 1, "invalid_state")]
+    assert doortab.json("report")["control"]["unexplained"] == "0"
