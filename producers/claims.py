@@ -23,7 +23,9 @@ class Held:
 
     def free(self) -> None:
         """Lets go of it. After a fork, the copy of the descriptor in the other process keeps the lock."""
-        os.close(self.descriptor)
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def remove(self) -> None:
         """Deletes it, if nothing but the lock is left in it."""

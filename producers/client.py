@@ -171,10 +171,12 @@ class Client:
     def close(self, timeout_seconds: float = 10.0) -> bool:
         """Ships what waits, for so long at most. Returns whether the log has everything; the rest is kept."""
         with self._starting:
-            self._is_closed = True
-            running, self._running = self._running, None
+            was_closed, self._is_closed = self._is_closed, True
+            running = self._running
         if running is None or running.pid != os.getpid():
             return True
+        if was_closed:
+            return running.spool.waiting_bytes == 0
         if not running.shipper.stop(timeout_seconds):
             return False  # the thread still hangs in the log; its files are left to it
         is_empty = running.spool.waiting_bytes == 0

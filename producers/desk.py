@@ -82,8 +82,8 @@ class Desk:
             owner_kind=owner_kind,
             purpose=purpose,
             environment=environment,
-            scopes=tuple(scopes),
-            addresses=tuple(addresses),
+            scopes=_several(scopes),
+            addresses=_several(addresses),
             expires_at=None if expires_at is None else instants.text(expires_at),
             note=note,
         )
@@ -126,8 +126,8 @@ class Desk:
         change = KeyChanged(
             at=instants.text(self._now()),
             by=self._actor,
-            scopes=None if scopes is None else tuple(scopes),
-            addresses=None if addresses is None else tuple(addresses),
+            scopes=None if scopes is None else _several(scopes),
+            addresses=None if addresses is None else _several(addresses),
             purpose=purpose,
             owner=owner,
             expires_at=None if expires_at is None else instants.text(expires_at),
@@ -298,3 +298,8 @@ class Desk:
     def _text(self, characters: int) -> str:
         """An id of 95 random bits, if it has 16 characters."""
         return "".join(ALPHABET[byte % 62] for byte in self._random(characters))
+
+
+def _several(texts: Iterable[str]) -> tuple[str, ...]:
+    """Several texts; a single one is one, and not its characters."""
+    return (texts,) if isinstance(texts, str) else tuple(texts)

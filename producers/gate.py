@@ -137,7 +137,7 @@ class Gate:
             return UNKNOWN if self._is_whole() else STALE
         if now is None:
             now = self._clock()
-        needed = tuple(scopes)
+        needed = (scopes,) if isinstance(scopes, str) else tuple(scopes)
         profile = self.keyring.profile(holder)
         cause: Cause | None = None
         reason = self._refusal(holder, now, needed, profile.scopes, environment or self.environment)

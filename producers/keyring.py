@@ -7,6 +7,7 @@ that the caller brings. One thread applies, any number may ask meanwhile.
 
 from __future__ import annotations
 
+import contextlib
 import zlib
 from typing import NamedTuple
 
@@ -85,16 +86,25 @@ class Keyring:
         return len(self._slots)
 
     def apply(self, record: Record) -> Change | None:
-        """Folds one record in. What cannot be read changes nothing, and is counted: None is returned."""
-        if record.value is None:
+        """Folds one record in. What cannot be read is counted, and None returned.
+
+        A record that names a key or a subject and is otherwise unreadable, perhaps from a later doortab,
+        refuses it until a readable one comes: a gate that does not understand a refusal must not overlook it.
+        """
+        value = record.value
+        if value is None or record.topic not in (KEYS, REVOCATIONS):
             return None
         try:
             if record.topic == KEYS:
-                return self._apply_state(record.value)
-            if record.topic == REVOCATIONS:
-                return self._apply_revocation(record.value, record.offset)
-        except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError):
+                return self._apply_state(value)
+            return self._apply_revocation(revocations.decode(value), record.offset)
+        except _UNREADABLE:
             self.rejected += 1
+        with contextlib.suppress(*_UNREADABLE):
+            if record.topic == KEYS:
+                self._refuse_unclear_key(_decode_unclear_key(value), value)
+            else:
+                self._apply_revocation(_revocation_of(_decode_unclear_revocation(value)), record.offset)
         return None
 
     def find(self, digest: bytes) -> Holder | None:
@@ -163,12 +173,13 @@ class Keyring:
 
     def _apply_key(self, key: Key, value: bytes) -> None:
         self.pepper_ids.add(key.pepper_id)
-        digest = bytes.fromhex(key.digest)
+        self._put(bytes.fromhex(key.digest), self._holder(key, value))
+
+    def _put(self, digest: bytes, new: Holder) -> None:
         row = self._slots.get(digest)
-        new = self._holder(key, value)
         if row is not None:
             held = _decode_row(row)
-            if held.key_id != key.key_id:
+            if held.key_id != new.key_id:
                 self.conflicts += 1
             if _rank(held) >= _rank(new):
                 return
@@ -197,8 +208,15 @@ class Keyring:
             self._profiles.append(profile)
         return number
 
-    def _apply_revocation(self, value: bytes, offset: int) -> Revocation:
-        said = revocations.decode(value)
+    def _refuse_unclear_key(self, key: _UnclearKey, value: bytes) -> None:
+        """As expired and not as revoked, which would be for good."""
+        profile = self._profile_number(Profile((), ()))
+        row = Holder(
+            key.key_id, key.account, "", "", None, "", "expired", key.version, zlib.crc32(value), profile, None
+        )
+        self._put(bytes.fromhex(key.digest), row)
+
+    def _apply_revocation(self, said: Revocation, offset: int) -> Revocation:
         causes = self._causes.get(said.subject, {})
         held = causes.get(said.cause)
         if held is None or held.offset < offset:
@@ -224,5 +242,33 @@ def _rank(holder: Holder) -> tuple[bool, int, int, int, str]:
     return holder.status == "revoked", holder.version, severity, holder.tie, holder.key_id
 
 
+class _UnclearKey(Struct):
+    """The least that names a key."""
+
+    key_id: str
+    account: str
+    digest: keys.Digest
+    version: int = 1
+
+
+class _UnclearRevocation(Struct):
+    """The least that names a subject."""
+
+    subject: str
+    cause: str = "unclear"
+    type: str = ""
+    id: str = ""
+
+
+def _revocation_of(said: _UnclearRevocation) -> Revocation:
+    """A restoration stays one; anything else refuses until it is restored."""
+    is_restored = said.type == "access.restored"
+    kind: revocations.Kind = "access.restored" if is_restored else "access.revoked"
+    return Revocation(type=kind, id=said.id, subject=said.subject, cause=said.cause, at="")
+
+
+_UNREADABLE = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
+_decode_unclear_key = msgspec.json.Decoder(_UnclearKey).decode
+_decode_unclear_revocation = msgspec.json.Decoder(_UnclearRevocation).decode
 _encode_row = msgspec.msgpack.Encoder().encode
 _decode_row = msgspec.msgpack.Decoder(Holder).decode

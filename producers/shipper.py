@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from doortab.producers import parcels
@@ -36,6 +37,9 @@ FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 2.0
 FAILURES_UNTIL_REOPENED = 20
 ORPHAN_SECONDS = 10.0
+MAX_ORPHANS = 8
+"""So many at once: each takes files, and the process has better use for them."""
+
 PARTITION_SECONDS = 60.0
 APPEND_SECONDS = 30.0
 UNDELIVERABLE_NAME = "undeliverable.ndjson"
@@ -133,11 +137,11 @@ class Shipper:
         self._adopt()
         worked = self._ship_from(self._spool)
         for orphan in list(self.orphans):
-            if self._ship_from(orphan.backlog):
-                worked = True
-            else:
+            worked = True
+            if not self._ship_from(orphan.backlog):
                 self.orphans.remove(orphan)
                 orphan.finish()
+                self._orphans_at = 0.0  # there may be more
         self._spool.foreign_bytes = sum(orphan.backlog.disk_bytes for orphan in self.orphans)
         return worked
 
@@ -154,7 +158,7 @@ class Shipper:
         if time.monotonic() < self._orphans_at:
             return
         self._orphans_at = time.monotonic() + ORPHAN_SECONDS
-        for held in claim_orphans(self._root):
+        for held in islice(claim_orphans(self._root), MAX_ORPHANS - len(self.orphans)):
             try:
                 self.orphans.append(Orphan(held, Backlog(held.directory, self._spool.losses)))
             except (UsageError, OSError) as error:

@@ -122,7 +122,7 @@ class Spool(Backlog):
         is_empty = self.waiting_bytes == 0
         for descriptor in self._own_descriptors():
             os.close(descriptor)
-        self._file = None
+        self._file, self._retired = None, []
         if is_empty:
             self.remove()
             self._held.remove()

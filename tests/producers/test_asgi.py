@@ -15,6 +15,7 @@ from doortab.producers.desk import Desk, Issued
 from doortab.producers.follower import Follower
 from doortab.producers.gate import Gate as PlainGate
 from doortab.producers.keytext import make
+from doortab.schemas.errors import UsageError
 from doortab.schemas.topics import topics
 from tests.producers.test_client import events
 from tests.producers.test_embed import bearer
@@ -278,7 +279,8 @@ def test_the_lifespan_starts_the_gate_and_ends_the_one_it_opened(tmp_path: Path,
 
     assert [message["type"] for message in sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert meter.gate.follower.ready
-    assert not meter.gate.client._running
+    with pytest.raises(UsageError, match="closed"):
+        meter.gate.client.record()
 
 
 def test_the_middleware_works_in_a_real_application(gate: Gate, log: MemoryLog, issued: Issued) -> None:

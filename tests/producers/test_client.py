@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -371,8 +372,8 @@ def test_a_full_spool_refuses_or_lets_pass_and_counts_either_way(tmp_path: Path,
     wait_for(client.has_room)
     client.record(account="a")
     assert client.close()
-    assert len(events(log)) == client.recorded or client.recorded == 0
-    assert len(events(log)) + refused + client.unrecorded == 201
+    assert len(events(log)) == client.recorded == client.shipped
+    assert client.recorded + refused + client.unrecorded == 201
 
 
 def test_a_spool_that_cannot_be_made_follows_the_policy(tmp_path: Path) -> None:
@@ -485,6 +486,62 @@ def test_a_spool_of_a_newer_version_is_left_alone_and_named(log: MemoryLog, tmp_
     assert running.shipper.unreadable_spools == {"newer"}
     client.close()
     assert (newer / "0000000001.segment").read_bytes().endswith(b"future")
+
+
+def test_a_crowd_of_orphans_is_shipped_a_few_at_a_time(log: MemoryLog, tmp_path: Path) -> None:
+    log.unreachable = True
+    for _ in range(3 * shipping.MAX_ORPHANS):
+        dead = Client(log, tmp_path, source="s")
+        dead.record(account="a")
+        dead.close(0)
+    log.unreachable = False
+
+    client = Client(log, tmp_path, source="s")
+    client.start()
+    wait_for(lambda: client.shipped == 3 * shipping.MAX_ORPHANS)
+
+    client.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_closing_while_others_record_loses_nothing_that_was_recorded(log: MemoryLog, tmp_path: Path) -> None:
+    client = Client(log, tmp_path, source="s")
+    recorded: list[str] = []
+
+    def record() -> None:
+        with contextlib.suppress(UsageError):  # closed
+            while True:
+                recorded.append(client.record(account="a"))
+
+    threads = [threading.Thread(target=record) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    client.close(10)
+    for thread in threads:
+        thread.join()
+    successor = Client(log, tmp_path, source="s")
+    successor.start()
+    wait_for(lambda: len(events(log)) >= len(recorded))
+
+    successor.close()
+    assert {event["id"] for event in events(log)} == set(recorded)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fork_that_python_did_not_see_is_noticed(log: MemoryLog, tmp_path: Path) -> None:
+    client = Client(log, tmp_path, source="s")
+    client.record(account="a")
+    running = client._running
+    assert running is not None
+    wait_for(lambda: client.shipped == 1)
+    running.pid = -1  # as if this were another process
+
+    client.record(account="a")
+
+    assert client._running is not running
+    assert client.close()
+    assert len(events(log)) == 2
 
 
 def in_child(work: Callable[[], object]) -> int:

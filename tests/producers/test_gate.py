@@ -180,6 +180,14 @@ def test_a_key_needs_every_scope_that_is_asked_for(
     assert verdict.reason == (None if allowed else "scope")
 
 
+def test_a_single_scope_is_one_and_not_its_characters(gate: Gate, desk: Desk, catch_up: CatchUp) -> None:
+    issued = desk.issue(account="a", owner="o", purpose="p", scopes="chat")
+    catch_up()
+
+    assert issued.key.scopes == ("chat",)
+    assert gate.check(bearer(issued), scopes="chat").allowed
+
+
 @pytest.mark.parametrize(
     ("address", "allowed"),
     [
