@@ -171,9 +171,7 @@ def usage_arrow(rows: Rows, first_seq: int, column_names: Mapping[tuple[str, str
 
 def batch_tables(batch: Batch, number: int, epoch: int, now: int) -> dict[str, pa.Table]:
     """Everything of a batch but its usage rows, by table, where there is any."""
-    rejected, counters, decisions = batch.rejected, batch.counters, batch.decisions
-    places = [d.place or (None, None, None) for d in decisions]
-    plain = [c for c in DECISIONS if c not in ("part", "off", "idx", "batch")]
+    rejected, counters = batch.rejected, batch.counters
     columns: dict[str, dict[str, Sequence[Any]]] = {
         "rejected": {
             "topic": [r.topic for r in rejected],
@@ -194,13 +192,7 @@ def batch_tables(batch: Batch, number: int, epoch: int, now: int) -> dict[str, p
             "value": list(counters.values()),
             "batch": [number] * len(counters),
         },
-        "decisions": {
-            **{name: [getattr(d, name) for d in decisions] for name in plain},
-            "part": [p[0] for p in places],
-            "off": [p[1] for p in places],
-            "idx": [p[2] for p in places],
-            "batch": [number] * len(decisions),
-        },
+        "decisions": _decision_columns(batch, number),
         "outbox": {
             "id": [m.id for m in batch.messages],
             "topic": [m.topic for m in batch.messages],
@@ -216,6 +208,19 @@ def batch_tables(batch: Batch, number: int, epoch: int, now: int) -> dict[str, p
         "commits": _commit_columns(batch, number, epoch, now),
     }
     return {name: arrow(name, table) for name, table in columns.items() if len(next(iter(table.values())))}
+
+
+def _decision_columns(batch: Batch, number: int) -> dict[str, Sequence[Any]]:
+    decisions = batch.decisions
+    places = [d.place or (None, None, None) for d in decisions]
+    plain = [name for name in DECISIONS if name not in ("part", "off", "idx", "batch")]
+    return {
+        **{name: [getattr(d, name) for d in decisions] for name in plain},
+        "part": [p[0] for p in places],
+        "off": [p[1] for p in places],
+        "idx": [p[2] for p in places],
+        "batch": [number] * len(decisions),
+    }
 
 
 def _commit_columns(batch: Batch, number: int, epoch: int, now: int) -> dict[str, Sequence[Any]]:
