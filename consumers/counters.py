@@ -18,6 +18,7 @@ from doortab.schemas.tariff import AMOUNT, Cap, Line, PlanTariff, Rate, Tariff
 
 NEVER = 10**200
 MAX_SLOTS = 200_000
+MAX_RATES = 1_000
 NOTHING: Mapping[str, Any] = {}
 
 DEFAULT_PERIOD: PeriodKind = "month"
@@ -146,6 +147,8 @@ class Counters:
         signature = slot.plan.signature(event)
         rates = slot.rates.get(signature)
         if rates is None:
+            if len(slot.rates) >= MAX_RATES:
+                slot.rates.clear()  # a filter reads something that nearly every event has another of
             rates = slot.rates[signature] = slot.plan.rates_within(signature, slot.since, slot.until)
         units = event.data.units
         amount = 0

@@ -259,3 +259,16 @@ def test_use_at_a_flat_price_counts_for_the_tiers_that_follow_it() -> None:
     Stream(raw).fold(counters, tariff_of(document), range(2))
 
     assert spent(counters.settle(), "account:") == {"a1": Decimal(8 + 2 * 5 + 2 * 2)}
+
+
+def test_a_slot_does_not_grow_with_what_its_events_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("doortab.consumers.counters.MAX_RATES", 3)
+    charge = {"meter": "tokens", "model": "per_unit", "unit": "1", "where": {"operation": {"ne": "GET /7"}}}
+    counters = Counters()
+    document = {"default_plan": "p", "meters": naive.METERS, "plans": [{**PLAN, "charges": [charge]}]}
+    raw = [usage(1, operation=f"GET /{i}") for i in range(20)]
+
+    Stream(raw).fold(counters, tariff_of(document), range(20))
+
+    assert all(len(slot.rates) <= 3 for slot in counters._slots.values())
+    assert spent(counters.settle(), "account:") == {"a1": Decimal(19)}
