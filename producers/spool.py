@@ -9,6 +9,7 @@ after the next ``fdatasync``, which a thread calls at most ``sync_seconds`` late
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -17,12 +18,12 @@ from collections.abc import Callable
 from doortab.producers import frames
 from doortab.producers.backlog import Backlog, Losses, Position, Segment
 from doortab.producers.claims import Held
+from doortab.producers.syncer import Syncer, Work
 from doortab.schemas.errors import SpoolFull, UsageError
 
 LARGEST_SEGMENT_BYTES = 8 << 20
 SMALLEST_SEGMENT_BYTES = 4096
 SYNC_SECONDS = 0.02
-IDLE_ROUNDS = 50
 FAILURE_SECONDS = 1.0
 """After a write that failed, there is no room for so long, as far as anybody asks beforehand."""
 
@@ -51,26 +52,21 @@ class Spool(Backlog):
         self.max_bytes = max_bytes
         self.foreign_bytes = 0
         self.used_bytes = 0
-        self.appended = 0
         self.arrived = threading.Event()
-        self.sync_failures = 0
         self._held = held
         self._segment_bytes = min(LARGEST_SEGMENT_BYTES, max(SMALLEST_SEGMENT_BYTES, max_bytes // 8))
         self._lock = threading.Lock()
         self._file: int | None = None
         self._is_closed = False
         self._failed_at: float | None = None
-        # Syncing: frames are counted; those up to a count are on the disk, but for some that failed to get there.
-        self._fdatasync = fdatasync
-        self._sync_seconds = sync_seconds
-        self._sync_thread: threading.Thread | None = None
-        self._must_sync = threading.Event()
-        self._urgent = threading.Event()
-        self._synced = threading.Condition(self._lock)
         self._retired: list[int] = []
         self._is_directory_new = True
-        self._on_disk = 0
-        self._not_synced = (0, 0)
+        self.syncer = Syncer(self._lock, self._collect, self._retire, sync_seconds, fdatasync)
+
+    @property
+    def appended(self) -> int:
+        """How many payloads were appended."""
+        return self.syncer.appended
 
     def append(self, payload: bytes, durable: bool = False) -> None:
         """Adds a payload; it is safe from the death of this process when this returns.
@@ -87,14 +83,13 @@ class Spool(Backlog):
             if self._is_closed:
                 raise UsageError("the spool is closed; record before closing")
             self._write(payload)
-            self.appended += 1
-            number = self.appended
+            self.syncer.appended += 1
+            number = self.syncer.appended
         if not self.arrived.is_set():
             self.arrived.set()
-        if not self._must_sync.is_set():
-            self._start_syncing()
+        self.syncer.wake()
         if durable:
-            self._wait_for_disk(number)
+            self.syncer.wait_for(number)
 
     def has_room(self, for_bytes: int) -> bool:
         """Whether so much more would fit, as far as one can tell."""
@@ -115,10 +110,7 @@ class Spool(Backlog):
             if self._is_closed:
                 return
             self._is_closed = True
-        self._urgent.set()
-        self._must_sync.set()
-        if self._sync_thread is not None:
-            self._sync_thread.join(10.0)
+        self.syncer.stop()
         is_empty = self.waiting_bytes == 0
         for descriptor in self._own_descriptors():
             os.close(descriptor)
@@ -155,16 +147,27 @@ class Spool(Backlog):
         """One write, or none: half a frame is taken back."""
         size = frames.FRAME_BYTES + len(payload)
         segment = self._segment_for(size)
-        assert self._file is not None, "a segment is open"
-        try:
-            if os.write(self._file, frames.frame(payload, segment.size_bytes)) != size:
-                raise OSError(0, "the disk is full")
-        except OSError as error:
-            self._take_back(segment)
+        error = self._try_to_write(segment, payload)
+        if error is not None and self._is_all_acked() and segment.size_bytes > frames.HEADER_BYTES:
+            segment = self._next_segment()  # frees the disk of what the log has
+            error = self._try_to_write(segment, payload)
+        if error is not None:
             raise self._failure(error) from error
         segment.size_bytes += size
         self.used_bytes += size
         self._failed_at = None
+
+    def _try_to_write(self, segment: Segment, payload: bytes) -> OSError | None:
+        assert self._file is not None, "a segment is open"
+        frame = frames.frame(payload, segment.size_bytes)
+        try:
+            if os.write(self._file, frame) == len(frame):
+                return None
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as raised:
+            error = raised
+        self._take_back(segment)
+        return error
 
     def _segment_for(self, size: int) -> Segment:
         """The segment that the next frame goes to.
@@ -186,16 +189,16 @@ class Spool(Backlog):
 
     def _next_segment(self) -> Segment:
         number = self.segments[-1].number + 1 if self.segments else self.acked.number
-        if self._file is not None:
-            self._retired.append(self._file)
-            self._file = None
+        if self._is_all_acked():
+            self._free_segments(number)
+        self._retire()
         path = self.directory / f"{number:010d}.segment"
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
         try:
             self.directory.mkdir(mode=0o700, exist_ok=True)  # somebody may have deleted it
             self._file = os.open(path, flags, 0o600)
             if os.write(self._file, frames.header(number)) != frames.HEADER_BYTES:
-                raise OSError(0, "the disk is full")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             if self._file is not None:
                 os.close(self._file)
@@ -203,17 +206,21 @@ class Spool(Backlog):
                 with contextlib.suppress(OSError):
                     path.unlink()
             raise self._failure(error) from error
-        if self._is_all_acked() and self.segments:
-            # Nothing in them is wanted any more.
-            self.acked = Position(number, frames.HEADER_BYTES)
-            self._write_acked()
-            while self.segments:
-                self.used_bytes -= self._delete(self.segments.pop(0))
         segment = Segment(number, path, frames.HEADER_BYTES)
         self.segments.append(segment)
         self.used_bytes += frames.HEADER_BYTES
         self._is_directory_new = True
         return segment
+
+    def _free_segments(self, number: int) -> None:
+        """Deletes all segments, because the log has all that is in them; ``number`` will be the next."""
+        self.acked = Position(number, frames.HEADER_BYTES)
+        self._write_acked()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, 0)  # others have it open: deleting alone would free nothing yet
+        while self.segments:
+            self.used_bytes -= self._delete(self.segments.pop(0))
 
     def _take_back(self, segment: Segment) -> None:
         """After a write that failed: cuts off what it left. Where even that fails, the segment ends here."""
@@ -221,83 +228,23 @@ class Spool(Backlog):
         try:
             os.ftruncate(self._file, segment.size_bytes)
         except OSError:
-            self._retired.append(self._file)
-            self._file = None
+            self._retire()
 
     def _failure(self, error: OSError) -> SpoolFull:
         self._failed_at = time.monotonic()
         return SpoolFull(f"the spool {self.directory} cannot be written: {error.strerror}; free or mend the disk")
 
-    def _start_syncing(self) -> None:
-        self._must_sync.set()
-        with self._lock, contextlib.suppress(RuntimeError):  # no threads any more while Python ends
-            if self._sync_thread is None:
-                thread = threading.Thread(target=self._sync_forever, name="doortab-sync", daemon=True)
-                thread.start()
-                self._sync_thread = thread
+    def _collect(self) -> Work:
+        """What is to be synced: nothing, if the log has everything."""
+        retired, self._retired = self._retired, []
+        if self._is_all_acked():
+            return Work([], retired, [])
+        directories = [self.directory, self.directory.parent] if self._is_directory_new else []
+        self._is_directory_new = False
+        return Work([*retired, *([] if self._file is None else [self._file])], retired, directories)
 
-    def _wait_for_disk(self, number: int) -> None:
-        with self._lock:
-            while True:
-                after, upto = self._not_synced
-                if after < number <= upto:
-                    raise SpoolFull(f"the spool {self.directory} is not synced: the disk failed; mend it")
-                if self._on_disk >= number:
-                    return
-                self._urgent.set()
-                self._synced.wait(1.0)
-
-    def _sync_forever(self) -> None:
-        """Looks every ``sync_seconds`` while frames come; then sleeps until ``append`` wakes it."""
-        idle_rounds = 0
-        while not self._is_closed:
-            self._urgent.wait(self._sync_seconds)
-            self._urgent.clear()
-            if self.appended != self._on_disk:
-                idle_rounds = 0
-                self._sync()
-            elif idle_rounds < IDLE_ROUNDS:
-                idle_rounds += 1
-            else:
-                self._must_sync.clear()
-                # Somebody may have appended before seeing that this thread is about to sleep.
-                if self.appended == self._on_disk:
-                    self._must_sync.wait()
-                self._must_sync.set()
-        self._sync()
-
-    def _sync(self) -> None:
-        """Brings to the disk what is not in the log yet."""
-        with self._lock:
-            retired, self._retired = self._retired, []
-            files = [*retired, *([] if self._file is None else [self._file])]
-            upto, is_needless = self.appended, self._is_all_acked()
-            is_directory_new, self._is_directory_new = self._is_directory_new, False
-        failed = False
-        if not is_needless:
-            try:
-                for file in files:
-                    self._fdatasync(file)
-                if is_directory_new:
-                    self._sync_directories()
-            except OSError:
-                failed = True
-        for file in retired:
-            os.close(file)
-        with self._lock:
-            if failed:
-                # Linux reports a lost page once: what comes next goes to another file.
-                self.sync_failures += 1
-                self._not_synced = (self._on_disk, upto)
-                file_now, self._file = self._file, None
-                self._retired += [] if file_now is None else [file_now]
-            self._on_disk = upto
-            self._synced.notify_all()
-
-    def _sync_directories(self) -> None:
-        for directory in (self.directory, self.directory.parent):
-            descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+    def _retire(self) -> None:
+        """Lets the next frame begin a segment."""
+        if self._file is not None:
+            self._retired.append(self._file)
+            self._file = None

@@ -197,6 +197,27 @@ def test_a_disk_that_fails_is_a_full_spool_and_recovers(
     assert spool.losses == Losses()
 
 
+def test_on_a_full_disk_what_the_log_has_makes_room(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.write
+
+    def write(file: int, data: bytes) -> int:
+        if os.fstat(file).st_size + len(data) > 3000:  # room for six
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(file, data)
+
+    monkeypatch.setattr(os, "write", write)
+    for number in range(50):
+        if not number % 6:
+            drain(spool)
+        spool.append(b"%03d" % number * 150)
+
+    with pytest.raises(SpoolFull, match="No space left"):
+        spool.append(b"x" * 2500)
+    assert drain(spool)[-1] == b"049" * 150
+    spool.append(b"x" * 2500)
+    assert drain(spool) == [b"x" * 2500]
+
+
 @pytest.mark.parametrize("can_cut", [True, False])
 def test_half_a_frame_is_taken_back_or_left_behind(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, can_cut: bool
@@ -211,7 +232,7 @@ def test_half_a_frame_is_taken_back_or_left_behind(
 
     monkeypatch.setattr(os, "write", lambda file, data: real_write(file, data[: len(data) // 2]))
     monkeypatch.setattr(os, "ftruncate", cut)
-    with pytest.raises(SpoolFull, match="the disk is full"):
+    with pytest.raises(SpoolFull, match="No space left"):
         spool.append(b"during")
     monkeypatch.setattr(os, "write", real_write)
     spool.append(b"after")
@@ -280,7 +301,7 @@ def test_whoever_waits_for_a_disk_that_fails_is_told(tmp_path: Path) -> None:
     failing[0] = False
     spool.append(b"second", durable=True)
 
-    assert spool.sync_failures == 1
+    assert spool.syncer.failures == 1
     assert len(spool.segments) == 2, "what comes after a failed sync goes to another file"
     assert drain(spool) == [b"first", b"second"]
     spool.close()
