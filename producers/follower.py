@@ -20,7 +20,6 @@ from doortab.producers.keyring import Keyring
 from doortab.schemas.errors import LogUnavailable
 from doortab.schemas.instants import Microseconds
 from doortab.schemas.log import Log, Reader, Record, TopicPartition
-from doortab.schemas.revocations import Revocation
 from doortab.schemas.topics import KEYS, REVOCATIONS, topics
 
 TOPICS = (KEYS, REVOCATIONS)
@@ -205,12 +204,12 @@ class Follower:
 
     def _apply(self, record: Record) -> None:
         place = TopicPartition(record.topic, record.partition)
-        change = self.keyring.apply(record)
+        said = self.keyring.apply(record)
         # Only now: what is applied twice after a fault does no harm, what is left out would.
         self.offsets[place] = record.offset + 1
-        if isinstance(change, Revocation) and self.ready:
-            said = (change.id, change.subject, change.cause, change.type)
-            self.recent.append(Effective(*said, record.offset, record.timestamp_ms, self._clock() // 1000))
+        if said is not None and self.ready:
+            what = (said.id, said.subject, said.cause, said.type)
+            self.recent.append(Effective(*what, record.offset, record.timestamp_ms, self._clock() // 1000))
 
     def _keep_time(self) -> None:
         """Says how fresh the view is, and captures the ends anew when it is time."""

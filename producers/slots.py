@@ -46,7 +46,8 @@ class Slots:
     def put(self, digest: bytes, row: bytes) -> None:
         """Sets the row of the digest."""
         assert len(digest) == DIGEST_BYTES
-        assert len(row) <= MAX_ROW_BYTES
+        if len(row) > MAX_ROW_BYTES:
+            raise ValueError(f"a row of {len(row)} bytes; it may have {MAX_ROW_BYTES}")
         where, arena = self._rows
         slot, place = self._find(digest)
         at = len(arena) << 16 | len(row)
