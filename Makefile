@@ -59,7 +59,7 @@ demo: $(STAMP) ## the show: a gate, a ledger, a cap that is reached, a bill
 # --------------------------------------------------------------------------------------------- check
 .PHONY: test
 test: $(STAMP) ## the tests; what was skipped, and why, stands at the end (ARGS="-k words")
-	$(PY) -m pytest -ra $(ARGS)
+	$(PY) -m pytest -ra -n 2 $(ARGS)
 
 .PHONY: check
 check: $(STAMP) ## all that CI checks: format, lint, types, directions, tests
@@ -67,7 +67,7 @@ check: $(STAMP) ## all that CI checks: format, lint, types, directions, tests
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
-	$(PY) -m pytest -ra $(ARGS)
+	$(PY) -m pytest -ra -n 2 $(ARGS)
 
 .PHONY: format
 format: $(STAMP) ## formats the code and sorts the imports

@@ -218,7 +218,9 @@ def random_model(random: Random) -> dict[str, Any]:
         {"up_to": str(bound), "unit": random.choice(PRICES), "flat": random.choice(["0", "0.10", "7"])}
         for bound in some(random, [1, 2, 3, 10, 500, 1500, 3000], 3)
     ]
-    return {"model": "graduated", "tiers": [*tiers, {"unit": random.choice(PRICES)}]}
+    # Whether a fee is due without any use, no event can tell.
+    zero_usage = random.choice(["free", "bill_first_flat"])
+    return {"model": "graduated", "tiers": [*tiers, {"unit": random.choice(PRICES)}], "zero_usage": zero_usage}
 
 
 def random_plan(random: Random, name: str) -> dict[str, Any]:
