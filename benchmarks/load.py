@@ -1,7 +1,7 @@
 """The load: a month of usage events, the same for everybody who is measured.
 
 The token counts and the seconds within the hour are those of a real trace, the Azure LLM inference
-trace of conversations (19,366 requests of one hour; CC-BY 4.0, cited in ``benchmarks/README.md``).
+trace of conversations (19,366 requests of one hour; CC-BY 4.0, cited in ``tests/traces/data/README.md``).
 It is repeated as often as events are wanted, each time a little later, so that all of them lie in
 November 2023. Ids are distinct. Keys 1 to 1,000 follow a Zipf law; an account has ten of them.
 
@@ -23,7 +23,7 @@ import numpy as np
 from doortab.schemas import catalog, instants, topics
 
 HERE = Path(__file__).resolve().parent
-TRACE = HERE / "azure_llm_2023_conv.csv.gz"
+TRACE = HERE.parent / "tests/traces/data/llm/azure_llm_2023_conv.csv.gz"
 CATALOG = HERE / "azconv.toml"
 DATA = HERE / "data"
 
