@@ -178,15 +178,13 @@ class Desk:
     def close_account(self, account: str, *, note: str | None = None) -> Account:
         """From now on no key of the account passes. Twice is harmless."""
         self.refresh()
-        command = CloseAccount(account=account, at=instants.text(self._now()), by=self._actor, note=note)
-        self._carry_out(command)
+        self._carry_out(CloseAccount(account=account, at=instants.text(self._now()), by=self._actor, note=note))
         return self._register.accounts[account]
 
     def open_account(self, account: str, *, note: str | None = None) -> Account:
         """Serves the account, perhaps again. Twice is harmless."""
         self.refresh()
-        command = OpenAccount(account=account, at=instants.text(self._now()), by=self._actor, note=note)
-        self._carry_out(command)
+        self._carry_out(OpenAccount(account=account, at=instants.text(self._now()), by=self._actor, note=note))
         return self._register.accounts[account]
 
     def list(self, *, account: str | None = None, status: str | None = None) -> Sequence[Key]:
@@ -262,14 +260,13 @@ class Desk:
         note: str | None,
     ) -> Revocation:
         decisions.check_subject(subject, cause)
-        now = self._now()
         evidence = {"by": self._actor} | ({"note": note} if note else {})
         said = Revocation(
             type=kind,
             id="rev_" + self._text(ID_CHARACTERS),
             subject=subject,
             cause=cause,
-            at=instants.text(now),
+            at=instants.text(self._now()),
             reason=reason,
             until=None if until is None else instants.text(until),
             evidence=evidence,
@@ -282,12 +279,11 @@ class Desk:
 
     def _new_secret(self, environment: Environment) -> tuple[Secret, decisions.Fresh]:
         secret = make(environment, self._random)
-        text = secret.reveal()
         return secret, decisions.Fresh(
             key_id="key_" + self._text(ID_CHARACTERS),
-            digest=self._peppers.digest(text).hex(),
+            digest=self._peppers.digest(secret.reveal()).hex(),
             pepper_id=self._peppers.current_id,
-            hint=hint(text),
+            hint=hint(secret.reveal()),
             at=instants.text(self._now()),
             by=self._actor,
         )

@@ -81,6 +81,8 @@ class Follower:
         self.keyring = keyring
         self.offsets: dict[TopicPartition, int] = {}
         self.recent: deque[Effective] = deque(maxlen=1_000)
+        self.ready = False
+        """Whether everything that was in the log at the start has been applied."""
         self.failures = 0
         self.error: str | None = None
         self._open_log = open_log
@@ -95,12 +97,7 @@ class Follower:
         self._failed_in_a_row = 0
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        self._ready = threading.Event()
-
-    @property
-    def ready(self) -> bool:
-        """Whether everything that was in the log at the start has been applied."""
-        return self._ready.is_set()
+        self._became_ready = threading.Event()
 
     def age_seconds(self) -> float:
         """For how long the view may have missed something; infinite before it was whole for the first time."""
@@ -109,7 +106,7 @@ class Follower:
 
     def wait_until_ready(self, timeout_seconds: float) -> bool:
         """Waits for the view to be whole."""
-        return self._ready.wait(timeout_seconds)
+        return self._became_ready.wait(timeout_seconds)
 
     def start(self) -> None:
         """Starts the thread, unless it runs."""
@@ -138,10 +135,9 @@ class Follower:
         """
         _left_to_the_parent.extend((self._log, self._reader))
         self._log = self._reader = self._capture = self._thread = None
-        ready = self.ready
-        self._stopping, self._ready = threading.Event(), threading.Event()
-        if ready:
-            self._ready.set()
+        self._stopping, self._became_ready = threading.Event(), threading.Event()
+        if self.ready:
+            self._became_ready.set()
 
     def step(self, timeout_seconds: float) -> int:
         """Reads once and applies; returns how many records came. This is all that the thread repeats.
@@ -219,7 +215,8 @@ class Follower:
         capture = self._capture
         if capture is not None and all(self.offsets[place] >= end for place, end in capture.ends.items()):
             self._fresh_at, self._capture = capture.at_seconds, None
-            self._ready.set()
+            self.ready = True
+            self._became_ready.set()
         if self._steady() - self._swept_at >= SWEEP_SECONDS:
             self._swept_at = self._steady()
             self.keyring.sweep(self._clock() // 1000)
@@ -236,7 +233,8 @@ class Follower:
         """The log is shorter than what was read from it, so it is another one: nobody passes until it is read."""
         self.offsets = {}
         self.keyring.forget_revocations()
-        self._ready.clear()
+        self.ready = False
+        self._became_ready.clear()
         self._fresh_at = None
 
     def _disconnect(self, close_log: bool) -> None:

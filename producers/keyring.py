@@ -183,8 +183,7 @@ class Keyring:
     def _holder(self, key: _KeyState, value: bytes) -> Holder:
         ends = None if key.expires_at is None else instants.parse(key.expires_at)
         if key.retires_at is not None:
-            retires = instants.parse(key.retires_at)
-            ends = retires if ends is None else min(ends, retires)
+            ends = min(instants.parse(key.retires_at), ends or instants.LATEST)
         return Holder(
             key.key_id,
             key.account,
@@ -209,9 +208,7 @@ class Keyring:
     def _refuse_unclear_key(self, key: _UnclearKey, value: bytes) -> None:
         """As expired and not as revoked, which would be for good."""
         profile = self._profile_number(Profile((), ()))
-        row = Holder(
-            key.key_id, key.account, "", "", None, "", "expired", key.version, zlib.crc32(value), profile, None
-        )
+        row = Holder(key.key_id, key.account, "", "", None, "", "expired", key.version, zlib.crc32(value), profile)
         self._put(_digest_of(key.digest), row)
 
     def _apply_revocation(self, said: Revocation, offset: int) -> Revocation:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal, NoReturn
 from zlib import crc32
 
@@ -136,15 +136,13 @@ class Peppers:
         state.update(secret.encode())
         return state.digest()
 
-    def digests(self, secret: str) -> list[bytes]:
-        """The secret's hashes by every pepper, the current one first."""
+    def digests(self, secret: str) -> Iterator[bytes]:
+        """The secret's hashes by every pepper, the current one first; each is made when it is asked for."""
         text = secret.encode()
-        found = []
         for seed in self._seeds.values():
             state = seed.copy()
             state.update(text)
-            found.append(state.digest())
-        return found
+            yield state.digest()
 
 
 def hint(text: str) -> str:

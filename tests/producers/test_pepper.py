@@ -16,7 +16,7 @@ def test_a_new_pepper_file_is_readable_by_its_owner_only(tmp_path: Path) -> None
     peppers = pepper.load_or_create(path)
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert pepper.load(path).digests("x") == pepper.load_or_create(path).digests("x") == peppers.digests("x")
+    assert pepper.load(path).digest("x") == pepper.load_or_create(path).digest("x") == peppers.digest("x")
     assert [entry.name for entry in path.parent.iterdir()] == ["pepper"]
 
 
