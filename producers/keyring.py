@@ -183,7 +183,7 @@ class Keyring:
     def _holder(self, key: _KeyState, value: bytes) -> Holder:
         ends = None if key.expires_at is None else instants.parse(key.expires_at)
         if key.retires_at is not None:
-            ends = min(instants.parse(key.retires_at), ends or instants.LATEST)
+            ends = min(instants.parse(key.retires_at), instants.LATEST if ends is None else ends)
         return Holder(
             key.key_id,
             key.account,
