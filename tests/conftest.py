@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,8 +37,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(skip)
 
 
+def vectors(stats: dict[str, list[pytest.TestReport]]) -> Iterator[str]:
+    """How many vectors were checked, and how many wait for what, so that none is dropped in silence."""
+    for file in ("rating", "meters"):
+        of = f"tests/vectors/test_{file}.py::"
+        outcomes = {
+            kind: [r for r in stats.get(kind, []) if of in r.nodeid] for kind in ("passed", "failed", "skipped")
+        }
+        count = sum(map(len, outcomes.values()))
+        if count:
+            yield f"vectors: {file}: {len(outcomes['passed'])} of {count} agree, {len(outcomes['failed'])} do not"
+        reasons = Counter(report.longrepr[2] for report in outcomes["skipped"] if isinstance(report.longrepr, tuple))
+        for reason, waiting in sorted(reasons.items()):
+            yield f"vectors: {file}: {reason.removeprefix('Skipped: ')}: {waiting}"
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Names the modules that are getting long, before tests/test_house.py refuses them."""
+    """Counts the vectors, and names modules that are getting long before tests/test_house.py refuses them."""
+    for line in vectors(terminalreporter.stats):
+        terminalreporter.write_line(line)
     lengths = {
         str(path.relative_to(REPOSITORY)): path.read_text(encoding="utf-8").count("\n")
         for room in ROOMS
