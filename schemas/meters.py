@@ -28,6 +28,7 @@ NUMERIC: frozenset[Aggregation] = frozenset({"sum", "min", "max", "avg"})
 FIELDS = ("account", "key", "operation", "verdict", "reason")
 
 _decimal_text = re.compile(DECIMAL_TEXT)
+_TOO_LARGE = 10**MAX_DIGITS
 
 
 class Path(msgspec.Struct, frozen=True):
@@ -78,13 +79,13 @@ def read(where: Path, event: Event, rest: Mapping[str, Any]) -> Any:
 def quantity(value: Any) -> int | None:
     """A number as a whole number of 10^-24, or None: true is not a number, and neither is NaN.
 
-    Unlike a unit, a value in the rest of the data may be negative, or a JSON number with a fraction; what
-    is finer than 10^-24 there is cut off.
+    Nor is a number with more digits before the point than a quantity may have. Unlike a unit, a value in the
+    rest of the data may be negative, or a JSON number with a fraction; what is finer than 10^-24 is cut off.
     """
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int):
-        return value * money.QUANTITY_ONE
+        return value * money.QUANTITY_ONE if abs(value) < _TOO_LARGE else None
     if isinstance(value, Decimal):
         return _scaled(value)
     if isinstance(value, str) and _decimal_text.match(value.removeprefix("-")):
@@ -99,10 +100,8 @@ def _scaled(value: Decimal) -> int | None:
         return None
     sign, digits, exponent = value.as_tuple()
     shift = int(exponent) + money.QUANTITY_DECIMALS
-    if -shift > len(digits):
-        return 0
-    number: int = int("".join(map(str, digits)))
-    number = number * 10**shift if shift >= 0 else number // 10**-shift
+    kept = digits[: max(0, len(digits) + min(0, shift))]
+    number: int = int("".join(map(str, kept)) or "0") * 10 ** max(0, shift)
     return -number if sign else number
 
 

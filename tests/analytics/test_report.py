@@ -173,6 +173,22 @@ def test_numbers_elsewhere_in_the_data_are_charged_to_their_last_decimal(make: M
     assert set(installation.store.resume().counters.values()) == {"0.0753"}
 
 
+@pytest.mark.parametrize("number", ["9" * 4000, "-" + "9" * 4000, "1e99999", "1e-99999", "0." + "3" * 9000, "1" * 61])
+def test_no_number_is_too_long_for_the_ledger(make: Make, number: str) -> None:
+    meter = {"name": "w", "event": "t", "aggregation": "sum", "value": "w", "where": {"w": {"ne": 5}}}
+    cap = {"subject": "account:*", "meter": "w", "quantity": "1", "period": "day"}
+    installation = make({"meter": "w", "model": "per_unit", "unit": "0.7"}, meters=[meter], caps=[cap])
+    head = '{"specversion":"1.0","source":"s","type":"t","subject":"acme","id":"p","data":'
+    installation.log.append(topics.USAGE, [Entry(0, None, f'{head}{{"w":{number}}}}}'.encode())])
+    installation.fold()
+
+    made = installation.report("account")
+
+    third = Decimal("0." + "3" * 24) if number.startswith("0.") else Decimal(0)
+    assert [Decimal(row["amount"]) for row in made["rows"]] == [third * Decimal("0.7")]
+    assert made["control"]["billed"] == "1"
+
+
 def test_a_flat_fee_is_paid_by_the_event_that_enters_the_tier(make: Make) -> None:
     tiers = [{"up_to": "5", "unit": "1", "flat": "100"}, {"unit": "2", "flat": "50"}]
     installation = make({"meter": "tokens", "model": "graduated", "tiers": tiers})

@@ -96,6 +96,9 @@ def test_a_path_is_read(text: str, value: Any) -> None:
         (Decimal("-1.9999999999999999999999999"), "-1.999999999999999999999999"),
         (Decimal("1E-999999"), "0"),
         (Decimal("9" * 60), "9" * 60),
+        (10**60 - 1, "9" * 60),
+        (Decimal("0." + "3" * 9000), "0." + "3" * 24),
+        (Decimal("-" + "7" * 60 + "." + "3" * 9000), "-" + "7" * 60 + "." + "3" * 24),
     ],
 )
 def test_a_number_is_read_exactly_and_cut_where_it_is_finer_than_any_quantity(value: Any, text: str) -> None:
@@ -113,7 +116,7 @@ def test_what_is_no_number_has_no_quantity(value: Any) -> None:
     assert meters.quantity(value) is None
 
 
-@pytest.mark.parametrize("value", [Decimal("1E+60"), Decimal("1E+999999"), "9" * 61])
+@pytest.mark.parametrize("value", [Decimal("1E+60"), Decimal("1E+999999"), "9" * 61, 10**60, -(10**4000)])
 def test_a_number_of_more_than_60_digits_has_no_quantity(value: Any) -> None:
     assert meters.quantity(value) is None
 
