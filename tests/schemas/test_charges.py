@@ -13,7 +13,8 @@ from doortab.schemas.charges import AnyModel, Graduated, PerUnit, Tier, ZeroUsag
 
 prices = st.integers(0, 10**6)
 flats = st.just(0) | st.integers(0, 10**30)
-bounds = st.lists(st.integers(1, 100).map(lambda q: q * money.QUANTITY_ONE // 8), min_size=0, max_size=4, unique=True)
+eighths = st.integers(0, 40).map(lambda q: q * money.QUANTITY_ONE // 8)
+bounds = st.lists(eighths.filter(bool), max_size=4, unique=True)
 
 
 @st.composite
@@ -24,7 +25,7 @@ def graduated(draw: st.DrawFn, flats: st.SearchStrategy[int] = flats) -> Graduat
 
 
 models = st.builds(PerUnit, prices) | graduated()
-quantity = st.integers(0, 200 * money.QUANTITY_ONE // 8) | st.integers(0, 25).map(lambda q: q * money.QUANTITY_ONE)
+quantity = eighths | st.integers(0, 5 * money.QUANTITY_ONE)
 
 
 def naive(model: Graduated, quantity: int) -> int:
@@ -93,6 +94,13 @@ def test_a_model_called_linear_is(model: Graduated, used: int) -> None:
         assert model.total(used) == used * model.linear
 
 
+def test_bands_of_one_price_and_no_fee_are_linear() -> None:
+    assert Graduated((Tier(5, unit=7), Tier(None, unit=7))).linear == 7
+    assert Graduated((Tier(5, unit=7), Tier(None, unit=8))).linear is None
+    assert Graduated((Tier(5, unit=7, flat=1), Tier(None, unit=7))).linear is None
+    assert Graduated((Tier(5, unit=7), Tier(None, unit=7, flat=1))).linear is None
+
+
 @given(models, quantity, quantity)
 def test_what_is_given_back_is_what_it_cost_but_for_a_fee_that_is_due_without_use(
     model: AnyModel, before: int, used: int
@@ -148,4 +156,5 @@ def test_where_nothing_is_used_the_first_fee_is_due_if_the_charge_says_so() -> N
 
     assert Graduated((Tier(None, flat=fee),), "bill_first_flat").total(0) == fee
     assert Graduated((Tier(None, flat=fee),), "free").total(0) == 0
+    assert Graduated((Tier(None, flat=fee),), "free").total(1) == fee
     assert Graduated((Tier(None, flat=fee),), "bill_first_flat").total(1) == fee
