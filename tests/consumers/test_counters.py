@@ -272,3 +272,23 @@ def test_a_slot_does_not_grow_with_what_its_events_say(monkeypatch: pytest.Monke
 
     assert all(len(slot.rates) <= 3 for slot in counters._slots.values())
     assert spent(counters.settle(), "account:") == {"a1": Decimal(19)}
+
+
+def test_a_new_catalog_prices_what_comes_after_it() -> None:
+    counters, stream = Counters(), Stream([usage(10), usage(10)])
+    dearer = {**PLAN, "charges": [{"meter": "tokens", "model": "per_unit", "unit": "3"}]}
+    tariffs = [tariff_of({"default_plan": "p", "meters": naive.METERS, "plans": [plan]}) for plan in (PLAN, dearer)]
+
+    for i, tariff in enumerate(tariffs):
+        stream.fold(counters, tariff, [i])
+        moved = counters.settle()
+
+    assert spent(moved, "account:") == {"a1": Decimal(10 + 30)}
+
+
+def test_who_has_no_plan_spends_nothing() -> None:
+    counters = Counters()
+
+    Stream([usage(10)]).fold(counters, tariff_of({"meters": naive.METERS}), [0])
+
+    assert spent(counters.settle(), "account:") == {"a1": Decimal(0)}
