@@ -279,6 +279,7 @@ def test_a_new_catalog_prices_what_comes_after_it() -> None:
     dearer = {**PLAN, "charges": [{"meter": "tokens", "model": "per_unit", "unit": "3"}]}
     tariffs = [tariff_of({"default_plan": "p", "meters": naive.METERS, "plans": [plan]}) for plan in (PLAN, dearer)]
 
+    moved = {}
     for i, tariff in enumerate(tariffs):
         stream.fold(counters, tariff, [i])
         moved = counters.settle()
