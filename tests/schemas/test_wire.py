@@ -212,6 +212,17 @@ def test_a_time_may_have_any_offset_and_is_cut_to_microseconds(written: str, cut
     assert instants.text(only(timed(written)).time) == cut
 
 
+@pytest.mark.parametrize("type", ["request.validated", "t"])
+def test_the_first_instant_of_2000_is_the_first_that_counts(type: str) -> None:
+    first, before = (
+        event(b'{"x":1}', type=type, more=f',"time":"{time}"'.encode())
+        for time in ("2000-01-01T00:00:00Z", "1999-12-31T23:59:59.999999Z")
+    )
+
+    assert only(first).time == instants.EARLIEST
+    assert read(before) == ["time_out_of_range"]
+
+
 def test_an_event_without_a_time_happened_when_the_log_received_it() -> None:
     assert only(event()).time == STAMP_MS * 1000
     assert only(event(more=b',"time":null')).time == STAMP_MS * 1000

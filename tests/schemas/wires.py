@@ -45,7 +45,7 @@ def read(value: bytes | None, stamp_ms: int = STAMP_MS) -> list[Read | str]:
     for number, one in enumerate(decoded.events):
         _, _, index = decoded.place_of(number)
         found[index] = Read(plain(one), decoded.times[number], decoded.rest.get(number))
-    assert sorted(found) == list(range(len(found)))
+    assert sorted(found) == list(range(len(decoded.events) + len(decoded.rejected)))
     return [found[index] for index in sorted(found)]
 
 
