@@ -124,7 +124,7 @@ class Webhook:
         attempt.join(self.seconds)
         if attempt.is_alive():
             attempt.cut()
-            return Outcome("retry", f"no answer within {self.seconds} s")
+            return attempt.late
         return attempt.outcome
 
     def _headers(self, alert: Alert, body: bytes, now: int) -> dict[str, str]:
@@ -167,6 +167,8 @@ class _Attempt(threading.Thread):
         self._body = body
         self._headers = headers
         self._connection: HTTPConnection | None = None
+        # The socket's own time-out and the bound on the whole attempt are the same to the operator.
+        self.late = Outcome("retry", f"no answer within {webhook.seconds} s")
         self.outcome = Outcome("retry", "no answer")
 
     def run(self) -> None:
@@ -178,7 +180,7 @@ class _Attempt(threading.Thread):
             self.outcome = Outcome("retry", str(error))
         except (OSError, ValueError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
             # The words of the error may hold the URL, and that may hold a secret.
-            self.outcome = Outcome("retry", f"no answer: {type(error).__name__}")
+            self.outcome = self.late if _late(error) else Outcome("retry", f"no answer: {type(error).__name__}")
         finally:
             if self._connection is not None:
                 self._connection.close()
@@ -195,6 +197,12 @@ class _Attempt(threading.Thread):
         """Ends it from outside."""
         with suppress(OSError, AttributeError):
             self._connection.sock.shutdown(socket.SHUT_RDWR)  # type: ignore[union-attr]
+
+
+def _late(error: Exception) -> bool:
+    """Whether time ran out. urllib3 derives a refused connection from a late one; that is told apart."""
+    late = (TimeoutError, urllib3.exceptions.TimeoutError)
+    return isinstance(error, late) and not isinstance(error, urllib3.exceptions.NewConnectionError)
 
 
 def outcome_of(status: int, retry_after: str | None) -> Outcome:
