@@ -98,6 +98,15 @@ test-duckdb-next: $(STAMP) ## the tests of the store on the next release of Duck
 	$(PIP) install --quiet --upgrade --no-deps --only-binary :all: --target build/duckdb-next duckdb==$(NEXT_DUCKDB)
 	PYTHONPATH=build/duckdb-next $(PY) -m pytest -ra -n 2 tests/analytics tests/crashes tests/walk $(ARGS)
 
+# What it shows of each promise is added up and written into docs/reliability.md.
+FIGURES = build/reliability
+.PHONY: reliability
+reliability: $(STAMP) ## ten minutes of kills, faults and seeds; writes docs/reliability.md
+	rm -rf $(FIGURES)
+	DOORTAB_TEST_RELIABILITY=1 DOORTAB_TEST_FIGURES=$(CURDIR)/$(FIGURES) \
+	    $(PY) -m pytest -ra -n 2 --dist worksteal -m "reliability or promises" $(ARGS)
+	$(PY) -m tests.promises $(FIGURES)
+
 # ------------------------------------------------------------------------------------------- measure
 .PHONY: bench
 bench: $(STAMP) ## how fast we are on this machine

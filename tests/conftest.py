@@ -18,6 +18,7 @@ LONG_LINES = 300
 NEEDS = (
     ("kafka", "DOORTAB_TEST_KAFKA", "needs a real broker: make test-kafka"),
     ("soak", "DOORTAB_TEST_SOAK", "runs for minutes: DOORTAB_TEST_SOAK=1 make test"),
+    ("reliability", "DOORTAB_TEST_RELIABILITY", "kills and faults for minutes: make reliability"),
 )
 
 # A law is tried on so many examples. A machine that is busy with something else is no bug, so no clock runs.
