@@ -100,6 +100,7 @@ class Worker:
             LogUnavailable: the log could not be reached; call again later.
             StoreDamaged: the store must be opened again.
         """
+        self._follow_new_partitions()
         records = self._reader.poll(*self._max, timeout_seconds)
         self._views.catch_up()
         yield "polled"
