@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from kafka.errors import KafkaConfigurationError, KafkaError
 from kafka.net.compat import KafkaNetClient
@@ -22,8 +22,7 @@ from doortab.schemas.errors import LogUnavailable, UsageError
 C = TypeVar("C")
 
 REQUEST_SECONDS = 10.0
-"""A broker that does not answer one request for so long is treated as gone."""
-BOOTSTRAP_SECONDS = 10.0
+MIN_REQUEST_MS = 500
 
 _LINES_PER_WINDOW = 5
 _WINDOW_SECONDS = 30.0
@@ -31,18 +30,49 @@ _WINDOW_SECONDS = 30.0
 _inherited: list[object] = []
 
 
+class Patience(NamedTuple):
+    """How long what may take before it is doubted. One time says it all: what a broker may take for a request."""
+
+    request_seconds: float = REQUEST_SECONDS
+    """A broker that does not answer one request for so long is treated as gone."""
+
+    @property
+    def stuck_seconds(self) -> float:
+        """A record that is not acknowledged for so long condemns its producer."""
+        return 3 * self.request_seconds
+
+    @property
+    def silence_seconds(self) -> float:
+        """After so long without a record the end of the log is asked for."""
+        return self.request_seconds
+
+    @property
+    def question_seconds(self) -> float:
+        """How long questions about topics and offsets are repeated before the log counts as unreachable."""
+        return 1.5 * self.request_seconds
+
+    @property
+    def topic_seconds(self) -> float:
+        """How long an answer about a topic's partitions serves: a topic may grow, and does so rarely."""
+        return 6 * self.request_seconds
+
+
 class Clients:
     """Makes the clients of one log, all settings said aloud: defaults of kafka-python have changed before."""
 
     def __init__(self, brokers: list[str], more: Mapping[str, Any]) -> None:
-        """``more`` is what an operator adds, such as ``security_protocol`` and ``sasl_plain_username``."""
+        """``more`` is what an operator adds, such as ``security_protocol`` and ``sasl_plain_username``.
+
+        ``request_timeout_ms`` among it sets the patience with everything.
+        """
+        self.patience = _patience(more)
         self.replaced = 0
         """Clients thrown away because they failed or fell silent."""
         self._brokers = ", ".join(brokers)
         self._settings: dict[str, Any] = {
             "bootstrap_servers": brokers,
             "client_id": "doortab",
-            "request_timeout_ms": int(REQUEST_SECONDS * 1000),
+            "request_timeout_ms": int(self.patience.request_seconds * 1000),
             "retry_backoff_ms": 100,
             "reconnect_backoff_ms": 100,
             "reconnect_backoff_max_ms": 1000,  # the default of 30 s is what a returned broker would wait for
@@ -70,7 +100,7 @@ class Clients:
             born.append(KafkaNetClient(**configs))
             return born[-1]
 
-        wait_ms = max(1, int(min(timeout_seconds, BOOTSTRAP_SECONDS) * 1000))
+        wait_ms = max(1, int(min(timeout_seconds, self.patience.request_seconds) * 1000))
         try:
             return kind(**{**self._settings, **settings}, bootstrap_timeout_ms=wait_ms, kafka_client=network)
         except (KafkaError, OSError, ValueError) as error:
@@ -79,6 +109,13 @@ class Clients:
             if isinstance(error, (KafkaConfigurationError, ValueError)):
                 raise UsageError(f"kafka-python refuses its settings: {error}") from error
             raise LogUnavailable(f"no Kafka broker answers at {self._brokers}: {error}") from error
+
+
+def _patience(more: Mapping[str, Any]) -> Patience:
+    request_ms = more.get("request_timeout_ms", int(REQUEST_SECONDS * 1000))
+    if type(request_ms) is not int or request_ms < MIN_REQUEST_MS:
+        raise UsageError(f"request_timeout_ms {request_ms!r}; it is a number of milliseconds, {MIN_REQUEST_MS} or more")
+    return Patience(request_ms / 1000)
 
 
 _connect = KafkaNetSocket.sock_connect

@@ -22,10 +22,8 @@ from doortab.log.rules import PositionOutOfRange, start_of
 from doortab.schemas.errors import LogUnavailable, UsageError
 from doortab.schemas.log import Record, TopicPartition
 
-SILENCE_SECONDS = 10.0
-"""After so long without a record the end of the log is asked for."""
 DOUBT_SECONDS = 1.0
-"""The same, while the last answer was none or a bad one."""
+"""After so long without a record the end of the log is asked for, while the last answer was none or a bad one."""
 PATIENCE_SECONDS = 3.0
 """How much longer than its time-out a poll may take to find out that no broker answers."""
 SLICE_SECONDS = 0.05
@@ -56,12 +54,14 @@ class KafkaReader:
     def __init__(self, clients: Clients, prefix: str, bounds: Bounds, positions: Mapping[TopicPartition, int]) -> None:
         """``bounds`` asks for the first and the next offset of partitions, over another connection."""
         self._clients = clients
+        self._silence_seconds = clients.patience.silence_seconds
         self._prefix = prefix
         self._bounds = bounds
         self._positions: dict[TopicPartition, int] = dict(positions)
         self._fetched: deque[Record] = deque()
         self._consumer: Any = None
         self._is_assigned = False
+        self._ids: dict[str, object] = {}
         self._pid = os.getpid()
         self._woken = False
         self._closed = False
@@ -98,7 +98,7 @@ class KafkaReader:
             self._ensure_consumer()
             self._fetch(max_records, min(SLICE_SECONDS, max(0.0, deadline - time.monotonic())))
             if self._fetched:
-                self._look_at, self._strikes = time.monotonic() + SILENCE_SECONDS, 0
+                self._look_at, self._strikes = time.monotonic() + self._silence_seconds, 0
             elif time.monotonic() >= self._look_at:
                 self._look()
             if self._woken or time.monotonic() >= deadline:
@@ -130,9 +130,22 @@ class KafkaReader:
             self._clients.replaced += 1
             self._look_at = time.monotonic() + DOUBT_SECONDS
             raise LogUnavailable(f"reading from Kafka failed: {error!r}") from error
+        self._check_ids()
         for place, records in batches.items():
             topic = place.topic.removeprefix(self._prefix)
             self._fetched.extend(Record(topic, r.partition, r.offset, r.timestamp, r.key, r.value) for r in records)
+
+    def _check_ids(self) -> None:
+        """A topic made anew while this reader had a place in the old one: the place means nothing in the new one."""
+        cluster = self._consumer._client.cluster  # a seam into the library: it moves in 3.1, see the pin
+        for name in {self._prefix + place.topic for place in self._positions}:
+            found = cluster.topic_id(name)
+            if found is not None and self._ids.setdefault(name, found) != found:
+                self._drop_consumer()
+                raise PositionOutOfRange(
+                    f"topic {name!r} was deleted and made anew (it was {self._ids[name]} and is {found}): "
+                    f"its offsets mean other records now"
+                )
 
     def _look(self) -> None:
         """Nothing has come for a while: is there nothing, or is the consumer deaf?"""
@@ -143,12 +156,12 @@ class KafkaReader:
             if self._position(place) < end_offset
         ]
         if not behind:
-            self._look_at, self._strikes = time.monotonic() + SILENCE_SECONDS, 0
+            self._look_at, self._strikes = time.monotonic() + self._silence_seconds, 0
             return
         self._drop_consumer()
         self._clients.replaced += 1
         self._strikes += 1
-        self._look_at = time.monotonic() + SILENCE_SECONDS
+        self._look_at = time.monotonic() + self._silence_seconds
         if self._strikes > 1:
             raise LogUnavailable(f"Kafka delivers nothing although it holds more: {', '.join(behind)}")
 
@@ -170,7 +183,7 @@ class KafkaReader:
         for place, position in self._positions.items():
             self._consumer.seek(self._kafka_name(place), position)
         self._is_assigned = True
-        self._look_at = time.monotonic() + SILENCE_SECONDS
+        self._look_at = time.monotonic() + self._silence_seconds
 
     def _starts(self) -> dict[TopicPartition, int]:
         """Where reading starts, as checked against what the log holds."""

@@ -21,8 +21,6 @@ from doortab.log.kafka_client import Clients, Window, end, inherit
 from doortab.schemas.errors import LogUnavailable
 from doortab.schemas.log import Entry
 
-STUCK_SECONDS = 30.0
-"""A record that is not acknowledged for so long condemns its producer."""
 WINDOW_BYTES = 32 * 1024 * 1024
 REQUEST_BYTES = 4 * 1024 * 1024
 JOIN_SECONDS = 2.0
@@ -34,7 +32,6 @@ _PRODUCER_SETTINGS: dict[str, Any] = {
     "delivery_timeout_ms": 10**12,
     "retries": math.inf,
     "max_in_flight_requests_per_connection": 5,
-    "max_block_ms": 10_000,
     # Measured with records of 80 kB, 64 per append: linger 5 and 256 kB 92 MB/s and 8 ms for one small record,
     # linger 0 and 1 MB 213 MB/s and 2 ms. An append hands over all it has at once; nothing else is to come.
     "linger_ms": 0,
@@ -61,6 +58,8 @@ class KafkaAppender:
 
     def __init__(self, clients: Clients) -> None:
         self._clients = clients
+        self._stuck_seconds = clients.patience.stuck_seconds
+        self._settings = _PRODUCER_SETTINGS | {"max_block_ms": int(clients.patience.request_seconds * 1000)}
         self._abandoned: list[threading.Thread] = []
         self._current: _Generation | None = None
         self._begin()
@@ -86,7 +85,7 @@ class KafkaAppender:
         generation = self._ready(deadline)
         try:
             futures = [self._send(generation, topic, entry, deadline) for entry in entries]
-            return [_offset(future, min(deadline, sent_at + STUCK_SECONDS)) for future, sent_at in futures]
+            return [_offset(future, min(deadline, sent_at + self._stuck_seconds)) for future, sent_at in futures]
         except Exception as error:
             # Whatever it is. It may not even be about our records: one thread's refused record fails everybody's.
             was_current = self._current is generation
@@ -102,7 +101,7 @@ class KafkaAppender:
 
     def _send(self, generation: _Generation, topic: str, entry: Entry, deadline: float) -> tuple[Any, float]:
         size = len(entry.key or b"") + len(entry.value or b"")
-        if not generation.window.take(size, min(deadline, time.monotonic() + STUCK_SECONDS)):
+        if not generation.window.take(size, min(deadline, time.monotonic() + self._stuck_seconds)):
             raise LogUnavailable("Kafka does not take the records as fast as they come, or not at all")
         try:
             future = generation.producer.send(topic, entry.value, entry.key, partition=entry.partition)
@@ -125,7 +124,7 @@ class KafkaAppender:
         try:
             if (current := self._current) is None:
                 left = deadline - time.monotonic()
-                current = self._current = _Generation(self._clients.make(KafkaProducer, _PRODUCER_SETTINGS, left))
+                current = self._current = _Generation(self._clients.make(KafkaProducer, self._settings, left))
             return current
         finally:
             self._making.release()

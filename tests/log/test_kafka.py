@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from doortab.log.kafka import KafkaLog, _About
+from doortab.log.kafka import KafkaLog
+from doortab.log.kafka_topics import About
 from doortab.log.rules import PositionOutOfRange
 from doortab.schemas.errors import LogUnavailable, UsageError
 from doortab.schemas.log import Entry, TopicPartition
@@ -72,10 +73,12 @@ def kafka(broker: Broker) -> Iterator[KafkaLog]:
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The supervisors' times, cut down."""
-    monkeypatch.setattr("doortab.log.kafka_producer.STUCK_SECONDS", 3.0)
-    monkeypatch.setattr("doortab.log.kafka_consumer.SILENCE_SECONDS", 1.0)
+def impatient(broker: Broker) -> Iterator[KafkaLog]:
+    """A log that doubts after a tenth of the usual time."""
+    log = KafkaLog([broker.address], f"t{time.time_ns()}.", {"request_timeout_ms": 1000})
+    log.ensure_topics([PLAIN, COMPACTED, SHORT])
+    yield log
+    log.close()
 
 
 def memory_bytes() -> int:
@@ -154,43 +157,40 @@ def test_what_is_sent_again_after_a_kill_of_the_broker_arrives_and_nothing_ackno
     assert first_seen == sorted(first_seen), "the order of what was acknowledged one after the other"
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_producer_that_is_stuck_is_replaced_and_the_log_goes_on(broker: Broker, kafka: KafkaLog) -> None:
-    kafka.append("plain", numbered(0, 1))
+def test_a_producer_that_is_stuck_is_replaced_and_the_log_goes_on(broker: Broker, impatient: KafkaLog) -> None:
+    impatient.append("plain", numbered(0, 1))
     broker.pause()
     with pytest.raises(LogUnavailable):
-        kafka.append("plain", numbered(1, 1), timeout_seconds=60)
-    replaced = kafka.clients_replaced
+        impatient.append("plain", numbered(1, 1), timeout_seconds=60)
+    replaced = impatient.clients_replaced
     broker.resume()
 
     started = time.monotonic()
-    kafka.append("plain", numbered(2, 1), timeout_seconds=30)
+    impatient.append("plain", numbered(2, 1), timeout_seconds=30)
 
     assert replaced == 1
     assert time.monotonic() - started < LATE_SECONDS
-    assert {0, 2} <= set(values(read_log(kafka, {FIRST: 0}, 2)))
+    assert {0, 2} <= set(values(read_log(impatient, {FIRST: 0}, 2)))
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_producer_that_swallows_records_without_an_error_is_replaced(kafka: KafkaLog) -> None:
+def test_a_producer_that_swallows_records_without_an_error_is_replaced(impatient: KafkaLog) -> None:
     """The wedge after an outage (K1): futures stay pending for good, in a client that looks healthy."""
-    kafka.append("plain", numbered(0, 1))
-    sender: Any = kafka._appender._current.producer._sender  # type: ignore[union-attr]
+    impatient.append("plain", numbered(0, 1))
+    sender: Any = impatient._appender._current.producer._sender  # type: ignore[union-attr]
     sender._send_producer_data = lambda now=None: 100
 
     with pytest.raises(LogUnavailable):
-        kafka.append("plain", numbered(1, 1), timeout_seconds=60)
+        impatient.append("plain", numbered(1, 1), timeout_seconds=60)
 
-    assert kafka.append("plain", numbered(1, 1)) == [1]
-    assert kafka.clients_replaced == 1
-    assert kafka.threads_leaked == 0
+    assert impatient.append("plain", numbered(1, 1)) == [1]
+    assert impatient.clients_replaced == 1
+    assert impatient.threads_leaked == 0
 
 
 def test_a_record_that_the_broker_refuses_is_no_refusal_for_the_threads_that_share_the_producer(
     kafka: KafkaLog,
 ) -> None:
     """The fatal error of one batch fails those of the others too, with the same words (K2)."""
-    kafka._topics["compacted"] = _About(1, compacted=False, record_bytes=1000, asked_at=time.monotonic())  # untrue
     acknowledged: list[int] = []
     refusals: list[LogUnavailable] = []
 
@@ -201,6 +201,8 @@ def test_a_record_that_the_broker_refuses_is_no_refusal_for_the_threads_that_sha
 
     def append_wrongly() -> None:
         for _ in range(5):
+            untrue = About(1, compacted=False, record_bytes=1000, asked_at=time.monotonic())
+            kafka._topics["compacted"] = untrue
             try:
                 kafka.append("compacted", [Entry(0, None, b"no key")])
             except LogUnavailable as error:
@@ -258,10 +260,9 @@ def test_four_children_forked_from_a_used_log_deliver_everything(kafka: KafkaLog
     assert sorted(values(read_log(kafka, {FIRST: 0}, 401))) == [*range(400), 9999]
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_hanging_broker_is_an_error_for_a_reader_and_not_an_empty_log(broker: Broker, kafka: KafkaLog) -> None:
-    kafka.append("plain", numbered(0, 3))
-    reader = kafka.reader({FIRST: 0})
+def test_a_hanging_broker_is_an_error_for_a_reader_and_not_an_empty_log(broker: Broker, impatient: KafkaLog) -> None:
+    impatient.append("plain", numbered(0, 3))
+    reader = impatient.reader({FIRST: 0})
     assert values(read(reader, 3)) == [0, 1, 2]
     broker.pause()
 
@@ -272,7 +273,7 @@ def test_a_hanging_broker_is_an_error_for_a_reader_and_not_an_empty_log(broker: 
         read(reader, 1)
     again_seconds = time.monotonic() - started
     broker.resume()
-    append_until_acknowledged(kafka, numbered(3, 1), time.monotonic() + 60)
+    append_until_acknowledged(impatient, numbered(3, 1), time.monotonic() + 60)
 
     assert again_seconds < 2 + LATE_SECONDS
     deadline = time.monotonic() + 60
@@ -286,10 +287,9 @@ def test_a_hanging_broker_is_an_error_for_a_reader_and_not_an_empty_log(broker: 
     reader.close()
 
 
-@pytest.mark.usefixtures("impatient")
-def test_a_deaf_consumer_is_replaced_and_goes_on_from_its_position(kafka: KafkaLog) -> None:
-    kafka.append("plain", numbered(0, 3))
-    reader = kafka.reader({FIRST: 0})
+def test_a_deaf_consumer_is_replaced_and_goes_on_from_its_position(impatient: KafkaLog) -> None:
+    impatient.append("plain", numbered(0, 3))
+    reader = impatient.reader({FIRST: 0})
     assert values(read(reader, 3)) == [0, 1, 2]
 
     def hear_nothing(timeout_ms: int, max_records: int) -> dict[object, object]:
@@ -297,10 +297,10 @@ def test_a_deaf_consumer_is_replaced_and_goes_on_from_its_position(kafka: KafkaL
         return {}
 
     reader._consumer.poll = hear_nothing
-    kafka.append("plain", numbered(3, 2))
+    impatient.append("plain", numbered(3, 2))
 
     assert values(read(reader, 2)) == [3, 4]
-    assert kafka.clients_replaced == 1
+    assert impatient.clients_replaced == 1
     reader.close()
 
 
@@ -409,7 +409,7 @@ def test_closing_ends_all_threads(kafka: KafkaLog) -> None:
 def test_an_absent_broker_is_reported_in_time_and_leaves_nothing_behind() -> None:
     log = KafkaLog([f"127.0.0.1:{free_ports()}"])
     reader = log.reader({FIRST: 0})
-    log._topics["plain"] = _About(2, compacted=False, record_bytes=1000, asked_at=0.0)  # heard of before it went
+    log._topics["plain"] = About(2, compacted=False, record_bytes=1000, asked_at=0.0)  # heard of before it went
     threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
 
     for _ in range(3):
