@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from doortab.analytics.cells import Columns, Heading, Read, Selection, literal
-from doortab.analytics.control import Control, control
+from doortab.analytics.control import Whole, control
 from doortab.analytics.rating import Groups, Rated, rate
 from doortab.analytics.zones import local_bucket
 from doortab.schemas import instants, meters, money
@@ -27,7 +27,7 @@ class Report(NamedTuple):
     by: tuple[str, ...]
     rows: list[dict[str, Any]]
     total: dict[str, Any]
-    control: Control
+    control: Whole
 
     def as_json(self) -> dict[str, Any]:
         """The report as the contract has it."""

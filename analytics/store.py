@@ -11,7 +11,6 @@ its transaction open.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,11 +21,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from doortab.analytics import tables
+from doortab.analytics import opening, seals, tables
 from doortab.analytics.recount import owners, recount
 from doortab.analytics.tables import quoted
+from doortab.analytics.trail import Head, Trail, follow, last_commit, note_gaps
 from doortab.schemas.batch import Batch, CounterKey, Decision, Message, Resumed, Rows, StoredEvent
-from doortab.schemas.errors import StoreBusy, StoreDamaged
+from doortab.schemas.errors import StoreDamaged
 from doortab.schemas.tariff import Tariff
 
 MAX_COLUMNS = {"units": 64, "dimensions": 64}
@@ -39,15 +39,27 @@ COMPACT_MINIMUM = 100_000
 class Store:
     """The open store. Use ``Store.open``."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, path: Path, clock: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        path: Path,
+        clock: Callable[[], int],
+        trail: Trail | None = None,
+    ) -> None:
         self.path = path
+        self.name = opening.meta(connection)["store"]
+        """What tells it from every other store."""
         self._connection = connection
         self._clock = clock
-        self._columns = _columns(connection)
+        self._trail = trail
+        self._identity = opening.identity(path)
+        self._columns = opening.columns_of(connection)
+        self._positions: dict[int, int] = {}
         self._epoch = 0
         self._next_batch = 0
         self._next_seq = 0
         self._counter_rows = 0
+        self._seal_rows = 0
 
     @classmethod
     def open(
@@ -57,21 +69,20 @@ class Store:
         threads: int = 1,
         memory_limit: str = "4GB",
         clock: Callable[[], int] = lambda: time.time_ns() // 1000,
+        trail: Trail | None = None,
     ) -> Store:
-        """Opens the store, or makes an empty one.
+        """Opens the store, or makes an empty one. Commits are noted in the trail, if there is one.
 
         Raises:
             StoreBusy: another process has it open.
             StoreDamaged: DuckDB cannot read it, or a newer doortab wrote it.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            _create(path)
-        connection = _connect(path)
-        for setting, value in _settings(threads, memory_limit).items():
-            connection.execute(f"SET {setting} = '{value}'")
-        _check_format(connection, path)
-        return cls(connection, path, clock)
+        made = not path.exists()
+        connection = opening.open_file(path, _settings(threads, memory_limit))
+        store = cls(connection, path, clock, trail)
+        if trail is not None:
+            follow(trail, store._read, store.name, made=made, now=clock())
+        return store
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """A connection of its own to the same store, for one thread to read with."""
@@ -80,14 +91,16 @@ class Store:
     def resume(self) -> Resumed:
         """Takes ownership: a new epoch, and where to go on from."""
         read = self._read
-        self._columns = _columns(self._connection)
+        self._columns = opening.columns_of(self._connection)
         self._next_batch = read("SELECT coalesce(max(batch), 0) + 1 FROM commits")[0][0]
         self._epoch = read("SELECT coalesce(max(epoch), 0) + 1 FROM commits")[0][0]
         self._next_seq = read("SELECT coalesce(max(seq), -1) + 1 FROM usage")[0][0]
         self._counter_rows = read("SELECT count(*) FROM counters")[0][0]
+        self._seal_rows = read("SELECT count(*) FROM seals")[0][0]
+        self._positions = dict(read("SELECT part, max(next) FROM commits WHERE part >= 0 GROUP BY part"))
         counters = read(f"SELECT subject, measure, period, {_micros('start')}, value FROM ({LATEST_COUNTERS})")
         return Resumed(
-            positions=dict(read("SELECT part, max(next) FROM commits WHERE part >= 0 GROUP BY part")),
+            positions=dict(self._positions),
             counters={CounterKey(*row[:4]): row[4] for row in counters},
             adopted=dict(read("SELECT part, max(catalog_offset) FROM adopted GROUP BY part")),
             next_seq=self._next_seq,
@@ -105,7 +118,7 @@ class Store:
         Raises:
             StoreDamaged: DuckDB gave up, or the commit is not there; reopen the store.
         """
-        connection, number = self._connection, self._next_batch
+        connection, number, now = self._connection, self._next_batch, self._clock()
         try:
             connection.execute("BEGIN")
             yield "began"
@@ -113,20 +126,28 @@ class Store:
             if len(batch.rows):
                 self._insert("usage", tables.usage_arrow(batch.rows, self._next_seq, self._columns))
             yield "rows"
-            for table, columns in tables.batch_tables(batch, number, self._epoch, self._clock()).items():
+            written = ["usage"] if len(batch.rows) else []
+            for table, columns in tables.batch_tables(batch, number, self._epoch, now).items():
                 self._insert(table, columns)
+                written.append(table)
                 yield table
+            connection.execute(seals.sealing(written, self._columns, number, self._next_seq))
+            yield "sealed"
             connection.execute("COMMIT")
         except BaseException as error:
             self._roll_back()
             if isinstance(error, duckdb.Error):
-                raise _damaged(self.path, error) from error
+                raise opening.damaged(self.path, error) from error
             raise
         if not self._read(f"SELECT 1 FROM commits WHERE batch = {number} LIMIT 1"):
             raise StoreDamaged(f"commit {number} of {self.path} is not in the store; restart the ledger")
         self._next_batch += 1
         self._next_seq += len(batch.rows)
         self._counter_rows += len(batch.counters)
+        self._seal_rows += len(written) + len(batch.progress)
+        self._positions |= {step.partition: step.next for step in batch.progress}
+        if self._trail is not None:
+            self._trail.mark(Head(store=self.name, batch=number, committed=now, next=self._positions))
         yield "committed"
 
     def find(self, digests: Sequence[int], low: int, high: int) -> list[StoredEvent]:
@@ -183,19 +204,59 @@ class Store:
         ]
 
     def compact(self) -> bool:
-        """Keeps only the latest value of each counter, once most are outdated. True when it did."""
+        """Keeps only the latest value of each counter, once most are outdated, and merges old seals.
+
+        True when it did either.
+        """
+        return self._compact_counters() or self._merge_seals()
+
+    def _compact_counters(self) -> bool:
         if self._counter_rows < COMPACT_MINIMUM:
             return False
         live = self._read(f"SELECT count(*) FROM ({LATEST_COUNTERS})")[0][0]
         if self._counter_rows < COMPACT_FACTOR * live:
             return False
-        self._connection.execute(f"CREATE OR REPLACE TABLE counters AS {LATEST_COUNTERS}")
+        self._together(
+            f"CREATE OR REPLACE TABLE counters AS {LATEST_COUNTERS}",
+            "DELETE FROM seals WHERE kind = 'counters'",
+            seals.sealing_anew("counters", self._columns),
+        )
         self._counter_rows = live
         return True
+
+    def _merge_seals(self) -> bool:
+        if self._seal_rows < seals.MERGE_FROM:
+            return False
+        self._together(f"CREATE OR REPLACE TABLE seals AS {seals.merging()}")
+        # What is left may still be many; it is not looked at again before as many have come.
+        self._seal_rows = 0
+        return True
+
+    def _together(self, *statements: str) -> None:
+        """One transaction."""
+        self._connection.execute("BEGIN")
+        try:
+            for statement in statements:
+                self._connection.execute(statement)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
 
     def close(self) -> None:
         """Closes the file; what was committed is in it."""
         self._connection.close()
+        if self._trail is not None:
+            self._trail.close()
+
+    def in_place(self) -> bool:
+        """Whether the file under the store's name is still the one that was opened."""
+        return opening.identity(self.path) == self._identity
+
+    def compare_with_log(self, begins: Mapping[int, int]) -> None:
+        """Notes in the trail what the log no longer holds and the store does not hold yet."""
+        if self._trail is not None:
+            note_gaps(self._trail, last_commit(self._read, self.name), begins, self._clock())
 
     @property
     def columns(self) -> dict[tuple[str, str], str]:
@@ -241,7 +302,7 @@ class Store:
         except duckdb.Error:
             # The transaction is gone already, or the whole instance is; either way nothing of it stays.
             return
-        self._columns = _columns(self._connection)
+        self._columns = opening.columns_of(self._connection)
 
 
 _DECISION_FIELDS = [name for name in Decision.__struct_fields__ if name != "place"]
@@ -265,74 +326,6 @@ def _settings(threads: int, memory_limit: str) -> dict[str, str]:
         "autoinstall_known_extensions": "false",
         "autoload_known_extensions": "false",
     }
-
-
-def _connect(path: Path) -> duckdb.DuckDBPyConnection:
-    try:
-        return duckdb.connect(str(path))
-    except duckdb.Error as error:
-        if "lock" in str(error).lower():
-            raise StoreBusy(f"{path} is open in another process: {_first_line(error)}") from error
-        raise _damaged(path, error) from error
-
-
-def _create(path: Path) -> None:
-    """Makes an empty store under another name first: one that is cut short in the making cannot be opened."""
-    _sweep(path)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    connection = duckdb.connect(str(draft))
-    for statement in tables.create_statements():
-        connection.execute(statement)
-    connection.execute("INSERT INTO meta VALUES ('format', ?)", [str(tables.FORMAT)])
-    connection.execute("CHECKPOINT")
-    connection.close()
-    os.link(draft, path) if not path.exists() else None
-    draft.unlink()
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-
-
-def _sweep(path: Path) -> None:
-    """Removes what processes left behind that died while making a store."""
-    for draft in path.parent.glob(f".{path.name}.*"):
-        owner = draft.name.removeprefix(f".{path.name}.").split(".")[0]
-        if not owner.isdigit() or int(owner) == os.getpid() or not _is_running(int(owner)):
-            draft.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _check_format(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    try:
-        found = int(connection.execute("SELECT value FROM meta WHERE name = 'format'").fetchall()[0][0])
-    except (duckdb.Error, IndexError) as error:
-        raise StoreDamaged(f"{path} is not a doortab store; move it away and run 'doortab rebuild'") from error
-    if found > tables.FORMAT:
-        raise StoreDamaged(
-            f"{path} has format {found}, and this doortab reads up to {tables.FORMAT}; install a newer doortab"
-        )
-
-
-def _columns(connection: duckdb.DuckDBPyConnection) -> dict[tuple[str, str], str]:
-    rows = connection.execute("SELECT root, name, column_name FROM usage_columns").fetchall()
-    return {(root, name): column for root, name, column in rows}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def _damaged(path: Path, error: Exception) -> StoreDamaged:
-    return StoreDamaged(f"{path}: {_first_line(error)}; nothing acknowledged is lost: restart, or run 'doortab doctor'")
 
 
 def more_of(units: dict[str, str], dimensions: dict[str, str]) -> str | None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from doortab.schemas.batch import Batch, Rows
 
-FORMAT = 1
+FORMAT = 2
 """The store's format. A newer one is refused in words; an older one is migrated."""
 
 _TIME = pa.timestamp("us")
@@ -107,6 +107,17 @@ COMMITS = {
 }
 ADOPTED = {"part": pa.int32(), "catalog_offset": pa.int64(), "batch": pa.int64()}
 COLUMNS = {"root": pa.string(), "name": pa.string(), "column_name": pa.string()}
+SEALS = {
+    "kind": pa.string(),
+    "batch": pa.int64(),
+    "part": pa.int32(),
+    "first": pa.int64(),
+    "next": pa.int64(),
+    "low": pa.int64(),
+    "high": pa.int64(),
+    "rows": pa.int64(),
+    "hash": pa.uint64(),
+}
 META = {"name": pa.string(), "value": pa.string()}
 
 TABLES: dict[str, dict[str, pa.DataType]] = {
@@ -119,6 +130,7 @@ TABLES: dict[str, dict[str, pa.DataType]] = {
     "commits": COMMITS,
     "adopted": ADOPTED,
     "usage_columns": COLUMNS,
+    "seals": SEALS,
     "meta": META,
 }
 
@@ -135,10 +147,13 @@ _SQL_TYPES = {
 
 def create_statements() -> list[str]:
     """The SQL that makes every table."""
-    return [
-        f"CREATE TABLE {table} ({', '.join(f'{quoted(c)} {_SQL_TYPES[t]}' for c, t in columns.items())})"
-        for table, columns in TABLES.items()
-    ]
+    return [create_statement(table) for table in TABLES]
+
+
+def create_statement(table: str) -> str:
+    """The SQL that makes the table."""
+    columns = (f"{quoted(name)} {_SQL_TYPES[kind]}" for name, kind in TABLES[table].items())
+    return f"CREATE TABLE {table} ({', '.join(columns)})"
 
 
 def quoted(identifier: str) -> str:

@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from doortab.analytics.audit import Audit
 from doortab.analytics.cells import Read
 from doortab.analytics.store import Store
+from doortab.analytics.trail import Trail
 from doortab.consumers.worker import Worker
 from doortab.log.open import open_log
 from doortab.schemas import catalog, topics
@@ -38,10 +40,13 @@ class Ledger:
         self.settings = settings
         self._publishing = publishing
         path = store_path or settings.store_path
-        self.store = Store.open(path, threads=settings.threads, memory_limit=settings.memory_limit)
+        # Only the store itself leaves a trail; one that is made beside it is nobody's yet.
+        trail = Trail(settings.trail_path) if store_path is None else None
+        self.store = Store.open(path, threads=settings.threads, memory_limit=settings.memory_limit, trail=trail)
         self.log = open_log(settings.log_url)
         try:
             self.log.ensure_topics(topics.topics(settings.usage_partitions))
+            self.store.compare_with_log(self.log.begin_offsets(topics.USAGE))
         except BaseException:
             self.store.close()
             self.log.close()
@@ -52,6 +57,8 @@ class Ledger:
         self._thread: threading.Thread | None = None
         self.failure: StoreDamaged | None = None
         self._tariff: tuple[int, Tariff] = (-1, NO_TARIFF)
+        self.audited: Audit | None = None
+        """What the last audit found; None where nobody has looked yet."""
 
     @property
     def positions(self) -> dict[int, int]:

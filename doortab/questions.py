@@ -12,6 +12,8 @@ from typing import Any
 from doortab.analytics.control import control
 from doortab.analytics.report import report as make_report
 from doortab.analytics.store import LATEST_COUNTERS
+from doortab.auditing import Auditor, accept, sentence
+from doortab.auditing import as_json as audit_as_json
 from doortab.consumers.counters import levels_of, parse_value, show_value
 from doortab.ledger import Ledger
 from doortab.schemas import instants
@@ -33,7 +35,10 @@ def report(ledger: Ledger, params: Params) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(str(error)) from None
     by = params.get("by") or list(DEFAULT_BY)
-    return make_report(ledger.reader(), ledger.store.columns, tariff, period, by, timezone).as_json()
+    told = make_report(ledger.reader(), ledger.store.columns, tariff, period, by, timezone).as_json()
+    if ledger.audited is not None and ledger.audited.findings:
+        told["audit"] = [sentence(finding) for finding in ledger.audited.findings]
+    return told
 
 
 def wait(ledger: Ledger, params: Params) -> dict[str, Any]:
@@ -120,6 +125,13 @@ def status(ledger: Ledger, params: Params) -> dict[str, Any]:
     }
 
 
+def audit(ledger: Ledger, params: Params) -> dict[str, Any]:
+    """Looks now: what is in the store that is not what the log says. ``accept`` takes the store as it is."""
+    if params.get("accept"):
+        accept(ledger.settings.trail_path, ledger.store.name, "accepted by hand", now(), opened=True)
+    return audit_as_json(Auditor(ledger).look())
+
+
 QUESTIONS: dict[str, Callable[[Ledger, Params], dict[str, Any]]] = {
     "report": report,
     "wait": wait,
@@ -127,6 +139,7 @@ QUESTIONS: dict[str, Callable[[Ledger, Params], dict[str, Any]]] = {
     "caps": caps,
     "rejected": rejected,
     "status": status,
+    "audit": audit,
 }
 
 

@@ -1,4 +1,4 @@
-"""What a ledger does by the clock, as the settings ask for it: spikes, deliveries, snapshots."""
+"""What a ledger does by the clock, as the settings ask for it: spikes, deliveries, snapshots, audits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from doortab.analytics.deliveries import Deliveries
 from doortab.analytics.episodes import DAY, SpikeSettings
 from doortab.analytics.notify import Channel, Terminal, Webhook
 from doortab.analytics.schedule import JOBS, Job, Means, Schedule
+from doortab.auditing import Auditor
 from doortab.ledger import Ledger
 from doortab.schemas.errors import UsageError
 from doortab.settings import Settings
@@ -48,7 +49,11 @@ def start_schedule(ledger: Ledger, settings: Settings) -> Running:
         deliveries=deliveries,
         snapshots=settings.data / "snapshots",
     )
-    schedule = Schedule(means, jobs_of(settings))
+    jobs = jobs_of(settings)
+    if settings.audit_seconds:
+        auditor = Auditor(ledger)
+        jobs.append(Job("audit", settings.audit_seconds, lambda _: auditor.steps))
+    schedule = Schedule(means, jobs)
     schedule.start()
     return Running(schedule, deliveries)
 

@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from doortab.analytics.audit import REPAIRS, Audit
 from doortab.ledger import Ledger
 from doortab.questions import answer
 from doortab.schemas.errors import DoortabError
@@ -98,9 +100,24 @@ class LedgerCollector:
         for partition, records in told["lag_records"].items():
             lag.add_metric([partition], records)
         yield lag
-        unexplained = int(told["control"]["unexplained"])
-        yield GaugeMetricFamily("doortab_unexplained_events", "What the control equation leaves over", unexplained)
+        audit = self._ledger.audited
+        unexplained = max(int(told["control"]["unexplained"]), audit.unexplained if audit is not None else 0)
+        words = "Events that are not what the log says, at least; anything but 0 is an alarm"
+        yield GaugeMetricFamily("doortab_unexplained_events", words, unexplained)
+        if audit is not None:
+            yield from audit_metrics(audit)
         yield GaugeMetricFamily("doortab_ledger_epoch", "How often the store was taken over", told["epoch"])
+
+
+def audit_metrics(audit: Audit) -> Iterator[Metric]:
+    """What the last audit found, and when it was."""
+    kinds: Counter[str] = Counter(finding.kind for finding in audit.findings)
+    findings = GaugeMetricFamily("doortab_audit_findings", "What the last audit found, by kind", labels=["kind"])
+    for kind in REPAIRS:
+        findings.add_metric([kind], kinds[kind])
+    yield findings
+    yield GaugeMetricFamily("doortab_audit_time_seconds", "When the last audit was, since 1970", audit.at // 1_000_000)
+    yield GaugeMetricFamily("doortab_audit_rows", "Rows of usage that it covered", audit.rows)
 
 
 class Server:

@@ -37,6 +37,7 @@ class Settings(BaseModel):
     when_full: str = Field("refuse", pattern="^(refuse|allow)$", description="what a full spool does to a request")
     max_staleness: float = Field(300, gt=0, description="seconds after which a gate calls its view stale")
     snapshot_seconds: int = Field(300, ge=0, description="seconds between two snapshots; 0: none")
+    audit_seconds: int = Field(60, ge=0, description="seconds between two audits of the store; 0: none")
     alert_seconds: int = Field(60, ge=0, description="seconds between two looks for spikes; 0: none")
     alert_bucket: int = Field(3600, ge=1, description="seconds of use that are compared with each other")
     webhook_url: str = Field("", description="where alerts are posted; empty: nowhere")
@@ -52,6 +53,11 @@ class Settings(BaseModel):
     def store_path(self) -> Path:
         """The ledger's DuckDB file."""
         return self.data / "store" / "ledger.duckdb"
+
+    @property
+    def trail_path(self) -> Path:
+        """The directory where the store's last commit is noted, outside of the store."""
+        return self.data / "audit"
 
     @property
     def pepper_path(self) -> Path:
