@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ def open_file(path: Path, settings: dict[str, str]) -> Connection:
     return connection
 
 
-def bring_up(connection: Connection, path: Path) -> Iterator[str]:
+def bring_up(connection: Connection, path: Path) -> Generator[str, None, None]:
     """Migrates an older format up to the current one, yielding a name after each step.
 
     Raises:
