@@ -20,7 +20,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 # Run as a script, Python puts this directory first, and `import kafka` would find this very file.
 sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
@@ -29,6 +31,8 @@ HOME = Path(__file__).resolve().parent.parent / ".kafka"
 HOST = "127.0.0.1"
 KAFKA = "4.3.0"
 READY_SECONDS = 90.0
+SESSION_MS = 4000
+"""So long a killed broker counts as alive, and is kept from coming back; Kafka's own 9 s are for real networks."""
 STOP_SECONDS = 30.0
 
 POM = f"""<?xml version="1.0" encoding="UTF-8"?>
@@ -49,10 +53,10 @@ PROPERTIES = """process.roles={roles}
 node.id={node}
 controller.quorum.bootstrap.servers={host}:{controller}
 listeners={listeners}
-advertised.listeners={listeners}
+advertised.listeners={advertised}
 controller.listener.names=CONTROLLER
 inter.broker.listener.name=PLAINTEXT
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map={protocols}
 log.dirs={data}
 offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
@@ -61,6 +65,8 @@ share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 auto.create.topics.enable=false
 group.initial.rebalance.delay.ms=0
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms={session_ms}
 """
 
 
@@ -96,14 +102,37 @@ def libraries() -> Path:
     return libs
 
 
-class Broker:
-    """One broker process with its directory. With ``controller`` of another broker it joins that one's cluster."""
+class Door(NamedTuple):
+    """One more way into a broker: where it listens, and which port it tells its clients to use."""
 
-    def __init__(self, directory: Path, port: int, node: int = 1, controller: Broker | None = None) -> None:
+    name: str
+    port: int
+    advertised_port: int
+    protocol: str = "PLAINTEXT"
+
+
+class Broker:
+    """One broker process with its directory. With ``controller`` of another broker it joins that one's cluster.
+
+    ``doors`` are further listeners, ``more`` further lines of server.properties.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        port: int,
+        node: int = 1,
+        controller: Broker | None = None,
+        *,
+        doors: Sequence[Door] = (),
+        more: Mapping[str, str] | None = None,
+    ) -> None:
         self.directory = directory.resolve()
         self.port = port
         self.node = node
         self.controller = controller
+        self.doors = doors
+        self.more = more or {}
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -205,25 +234,32 @@ class Broker:
         return " | ".join(self._output.read_text(errors="replace").splitlines()[-5:])
 
     def _format(self, libs: Path) -> None:
-        listeners = [f"PLAINTEXT://{self.address}"]
-        if self.controller is None:
-            listeners.append(f"CONTROLLER://{HOST}:{self.controller_port}")
         (self.directory / "data").mkdir(parents=True, exist_ok=True)
-        self._properties.write_text(
-            PROPERTIES.format(
-                roles="broker" if self.controller else "broker,controller",
-                node=self.node,
-                host=HOST,
-                controller=self.controller_port,
-                listeners=",".join(listeners),
-                data=self.directory / "data",
-            )
-        )
+        self._properties.write_text(self._settings())
         if (self.directory / "data" / "meta.properties").exists():
             return
         whose = "--no-initial-controllers" if self.controller else "--standalone"
         cluster = self.controller.cluster_id() if self.controller else _java(libs, "random-uuid").split()[-1]
         _java(libs, "format", whose, "--ignore-formatted", "-t", cluster, "-c", str(self._properties))
+
+    def _settings(self) -> str:
+        listeners = [f"PLAINTEXT://{self.address}"]
+        if self.controller is None:
+            listeners.append(f"CONTROLLER://{HOST}:{self.controller_port}")
+        protocols = {"CONTROLLER": "PLAINTEXT", "PLAINTEXT": "PLAINTEXT"}
+        protocols |= {door.name: door.protocol for door in self.doors}
+        text = PROPERTIES.format(
+            roles="broker" if self.controller else "broker,controller",
+            node=self.node,
+            host=HOST,
+            controller=self.controller_port,
+            listeners=",".join([*listeners, *(f"{door.name}://{HOST}:{door.port}" for door in self.doors)]),
+            advertised=",".join([*listeners, *(f"{d.name}://{HOST}:{d.advertised_port}" for d in self.doors)]),
+            protocols=",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
+            data=self.directory / "data",
+            session_ms=SESSION_MS,
+        )
+        return text + "".join(f"{name}={value}\n" for name, value in self.more.items())
 
     def cluster_id(self) -> str:
         """Of the formatted storage."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tomllib
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 from doortab.schemas.errors import UsageError
 from doortab.schemas.log import Log
 
-FORMS = "file:DIR, kafka://host:port[,host:port][/PREFIX] or memory:"
+KAFKA_FORM = "kafka://host:port[,host:port][/PREFIX][?settings=FILE]"
+FORMS = f"file:DIR, {KAFKA_FORM} or memory:"
 
 
 def open_log(url: str, clock: Callable[[], float] = time.time, kafka: Mapping[str, Any] | None = None) -> Log:
@@ -20,10 +22,11 @@ def open_log(url: str, clock: Callable[[], float] = time.time, kafka: Mapping[st
     ``file:DIR`` is the embedded log of one machine, ``kafka://host:port[,host:port][/PREFIX]`` a Kafka
     cluster whose topics are called PREFIX + name, ``memory:`` a log that ends with this process.
     ``clock`` gives seconds since 1970, for logs that stamp records themselves (Kafka does it on the broker).
-    ``kafka`` holds further settings for kafka-python's clients, such as ``security_protocol``.
+    ``kafka`` holds further settings for kafka-python's clients, such as ``security_protocol``; so does the
+    TOML file of ``?settings=FILE``, which keeps passwords out of URLs.
 
     Raises:
-        UsageError: no such form; or kafka-python is not installed; or the file is not for this version.
+        UsageError: no such form; or kafka-python is not installed; or a file is not for this version.
         LogUnavailable: the directory of a file log cannot be used. Kafka is not contacted before it is needed.
     """
     kind, colon, rest = url.partition(":")
@@ -48,10 +51,16 @@ def _open_file(url: str, rest: str, clock: Callable[[], float]) -> Log:
 
 
 def _open_kafka(url: str, rest: str, more: Mapping[str, Any]) -> Log:
-    servers, _, prefix = rest.removeprefix("//").partition("/")
+    where, mark, query = rest.removeprefix("//").partition("?")
+    servers, _, prefix = where.partition("/")
     brokers = servers.split(",")
     if not rest.startswith("//") or not all(_is_address(broker) for broker in brokers):
-        raise UsageError(f"{url!r} names no broker; write kafka://host:port[,host:port][/PREFIX]")
+        raise UsageError(f"{url!r} names no broker; write {KAFKA_FORM}")
+    if mark:
+        name, _, path = query.partition("=")
+        if name != "settings" or not path:
+            raise UsageError(f"{url!r} ends with {query!r}; write {KAFKA_FORM}")
+        more = {**_settings_in(Path(path)), **more}
     try:
         with warnings.catch_warnings():  # kafka-python reads its protocol with a function that Python 3.11 deprecates
             warnings.simplefilter("ignore", DeprecationWarning)
@@ -59,6 +68,13 @@ def _open_kafka(url: str, rest: str, more: Mapping[str, Any]) -> Log:
     except ImportError as error:
         raise UsageError(f"{url!r} needs kafka-python ({error}); pip install 'doortab[kafka]'") from error
     return KafkaLog(brokers, prefix, more)
+
+
+def _settings_in(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path}, which should hold settings for Kafka's clients, cannot be read: {error}") from None
 
 
 def _is_address(broker: str) -> bool:

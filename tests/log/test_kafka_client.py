@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +76,30 @@ def test_a_setting_that_the_client_does_not_know_is_refused_in_words() -> None:
     with pytest.raises(UsageError, match="sasl_plain_user"):
         log.partition_count("plain")
     log.close()
+
+
+def test_a_file_beside_the_url_holds_what_the_clients_are_given(tmp_path: Path) -> None:
+    settings = tmp_path / "kafka.toml"
+    settings.write_text('sasl_plain_user = "misspelt"\n')
+    log = open_log(f"kafka://127.0.0.1:1/prefix.?settings={settings}")
+
+    with pytest.raises(UsageError, match="sasl_plain_user"):
+        log.partition_count("plain")
+    log.close()
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"kafka\.toml, which should hold settings for Kafka's clients"):
+        open_log(f"kafka://127.0.0.1:1?settings={tmp_path}/kafka.toml")
+
+
+@pytest.mark.parametrize("query", ["", "settings", "settings=", "ssl=true"])
+def test_nothing_else_may_stand_behind_the_question_mark(query: str) -> None:
+    with pytest.raises(UsageError, match="settings=FILE"):
+        open_log(f"kafka://127.0.0.1:1/prefix.?{query}")
+
+
+@pytest.mark.parametrize("request_timeout_ms", [0, -1, 499, "1000", 1.5, True])
+def test_a_patience_that_is_none_is_refused(request_timeout_ms: object) -> None:
+    with pytest.raises(UsageError, match="request_timeout_ms"):
+        open_log("kafka://127.0.0.1:1", kafka={"request_timeout_ms": request_timeout_ms})
