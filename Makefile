@@ -61,6 +61,12 @@ demo: $(STAMP) ## the show: a gate, a ledger, a cap that is reached, a bill
 test: $(STAMP) ## the tests; what was skipped, and why, stands at the end (ARGS="-k words")
 	$(PY) -m pytest -ra -n 2 $(ARGS)
 
+SEEDS ?= 100
+FIRST ?=
+.PHONY: simulate
+simulate: $(STAMP) ## histories in the simulator, killed and cut off at will (SEEDS=100, FIRST=a seed)
+	PYTHONHASHSEED=0 $(PY) -m tests.simulation $(SEEDS) $(FIRST)
+
 .PHONY: check
 check: $(STAMP) ## all that CI checks: format, lint, types, directions, tests
 	$(PY) -m ruff format --check .
