@@ -26,6 +26,7 @@ class Settings(BaseModel):
 
     data: Path = Field(Path(".doortab"), description="directory where everything of one machine lives")
     log: str = Field("", description="file:DIR or kafka://host:port[,host:port][/PREFIX]; empty: file:DATA/log")
+    kafka_file: str = Field("", description="TOML file with more settings for Kafka's clients (TLS, SASL); empty: none")
     host: str = Field("127.0.0.1", description="address that the HTTP server listens on")
     port: int = Field(8600, ge=0, le=65535, description="port that the HTTP server listens on; 0 takes a free one")
     usage_partitions: int = Field(4, ge=1, le=1024, description="partitions of topic usage, when it is created")
@@ -47,6 +48,8 @@ class Settings(BaseModel):
     @property
     def log_url(self) -> str:
         """The URL of the log."""
+        if self.kafka_file and self.log.startswith("kafka:") and "?" not in self.log:
+            return f"{self.log}?settings={self.kafka_file}"
         return self.log or f"file:{self.data / 'log'}"
 
     @property

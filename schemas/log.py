@@ -7,7 +7,7 @@ contract tests. Records are bytes: nobody below this line knows what they mean.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from doortab.schemas.topics import Topic
 
@@ -36,6 +36,15 @@ class Record(NamedTuple):
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
+
+
+@runtime_checkable
+class Identified(Protocol):
+    """A log whose topics have an id besides their name, which another topic of that name does not have."""
+
+    def identity(self, topic: str) -> str | None:
+        """The topic's id; None where the log does not say."""
+        ...
 
 
 class Reader(Protocol):

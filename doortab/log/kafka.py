@@ -86,6 +86,14 @@ class KafkaLog:
             about = self._ask_about(topic, self._patience.question_seconds)
         return about.partitions
 
+    def identity(self, topic: str) -> str | None:
+        """The id that the cluster gave the topic when it was made; None where it does not say (before Kafka 2.8).
+
+        Raises:
+            LogUnavailable: the cluster could not be reached.
+        """
+        return self._known(topic, 0, self._patience.question_seconds).topic_id
+
     def append(self, topic: str, entries: Sequence[Entry], timeout_seconds: float = 30.0) -> list[int]:
         """Appends all entries and returns their offsets, one each, once all replicas in sync have them.
 
