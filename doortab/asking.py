@@ -133,7 +133,7 @@ def asked(settings: Settings) -> Iterator[Asked]:
     """
     deadline = time.monotonic() + OPEN_SECONDS
     while True:
-        found = _running(settings)
+        found: Remote | Local | None = running(settings)
         if found is None:
             try:
                 found = Local(settings)
@@ -150,7 +150,8 @@ def asked(settings: Settings) -> Iterator[Asked]:
         return
 
 
-def _running(settings: Settings) -> Remote | Local | None:
+def running(settings: Settings) -> Remote | None:
+    """The running ledger of this data directory, or None where nobody runs one."""
     try:
         address = json.loads(settings.address_path.read_text())
         remote = Remote(settings, address)

@@ -7,9 +7,11 @@ go on with a state that nobody checked.
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,8 @@ from doortab.analytics.store import Store
 from doortab.analytics.trail import Trail
 from doortab.consumers.worker import Worker
 from doortab.log.open import open_log
-from doortab.same_log import check_same_log
 from doortab.schemas import catalog, topics
-from doortab.schemas.errors import CatalogError, LogUnavailable, StoreDamaged
+from doortab.schemas.errors import CatalogError, LogUnavailable, StoreDamaged, TryAgain
 from doortab.schemas.log import Log, TopicPartition
 from doortab.schemas.tariff import NO_TARIFF, Tariff
 from doortab.settings import Settings
@@ -42,14 +43,12 @@ class Ledger:
         self._publishing = publishing
         path = store_path or settings.store_path
         # Only the store itself leaves a trail; one that is made beside it is nobody's yet.
-        trail = Trail(settings.trail_path) if store_path is None else None
-        self.store = Store.open(path, threads=settings.threads, memory_limit=settings.memory_limit, trail=trail)
+        self._trail = Trail(settings.trail_path) if store_path is None else None
+        self.store = self._open_store(path)
         self.log = open_log(settings.log_url)
         try:
             self.log.ensure_topics(topics.topics(settings.usage_partitions))
             self.store.compare_with_log(self.log.begin_offsets(topics.USAGE))
-            if store_path is None:
-                check_same_log(path.parent, self.log)
         except BaseException:
             self.store.close()
             self.log.close()
@@ -58,6 +57,7 @@ class Ledger:
         self._moved = threading.Condition()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._errands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self.failure: StoreDamaged | None = None
         self._tariff: tuple[int, Tariff] = (-1, NO_TARIFF)
         self.audited: Audit | None = None
@@ -135,6 +135,47 @@ class Ledger:
                 self._moved.wait(min(left, IDLE_SECONDS))
         return True
 
+    def lend(self, work: Callable[[], Any], timeout_seconds: float = 60.0) -> Any:
+        """Closes the store between two turns, lets the work have its file, and opens what is there then.
+
+        Raises:
+            TryAgain: the ledger did not come to it in time.
+        """
+        done: Future[Any] = Future()
+        if self._thread is None:
+            self._lend(work, done)
+        else:
+            self._errands.put((work, done))
+            if (worker := self._worker) is not None:
+                worker.wake()
+        try:
+            return done.result(timeout_seconds)
+        except TimeoutError:
+            done.cancel()
+            raise TryAgain(f"the ledger did not let go of its store within {timeout_seconds:g} s; try again") from None
+
+    def _lend(self, work: Callable[[], Any], done: Future[Any]) -> None:
+        if not done.set_running_or_notify_cancel():
+            return
+        self._drop_worker()
+        path = self.store.path
+        self.store.close()
+        outcome, failure = None, None
+        try:
+            outcome = work()
+        except Exception as error:
+            failure = error
+        try:
+            self.store = self._open_store(path)
+        except BaseException as error:
+            done.set_exception(error)
+            raise
+        done.set_exception(failure) if failure is not None else done.set_result(outcome)
+
+    def _open_store(self, path: Path) -> Store:
+        settings = self.settings
+        return Store.open(path, threads=settings.threads, memory_limit=settings.memory_limit, trail=self._trail)
+
     def start(self) -> None:
         """Runs in a thread until ``stop``."""
         self._thread = threading.Thread(target=self._run, name="doortab-ledger", daemon=True)
@@ -175,6 +216,8 @@ class Ledger:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
+                while not self._errands.empty():
+                    self._lend(*self._errands.get())
                 self.turn(IDLE_SECONDS)
             except LogUnavailable as error:
                 logger.warning("the log is away, trying again in %s s: %s", RETRY_SECONDS, error)

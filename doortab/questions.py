@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from doortab.analytics.control import control
+from doortab.analytics.exports import write_exports
 from doortab.analytics.report import report as make_report
 from doortab.analytics.store import LATEST_COUNTERS
 from doortab.auditing import Auditor, accept, sentence
 from doortab.auditing import as_json as audit_as_json
+from doortab.backup import write_backup
 from doortab.consumers.counters import levels_of, parse_value, show_value
+from doortab.exchanging import exchange_all, roll_back
 from doortab.ledger import Ledger
 from doortab.schemas import instants
 from doortab.schemas.batch import CounterKey
@@ -132,6 +136,28 @@ def audit(ledger: Ledger, params: Params) -> dict[str, Any]:
     return audit_as_json(Auditor(ledger).look())
 
 
+def export(ledger: Ledger, params: Params) -> dict[str, Any]:
+    """``directory``: writes the canonical exports there. ``positions`` are theirs, if the ledger stood still."""
+    before = ledger.positions
+    sums = write_exports(ledger.reader(), ledger.store.columns, Path(params["directory"]))
+    positions = before if before == ledger.positions else {}
+    return {"exports": sums, "positions": {str(part): offset for part, offset in positions.items()}}
+
+
+def exchange(ledger: Ledger, params: Params) -> dict[str, Any]:
+    """``new`` (a closed store) and ``words``, or ``rollback``: exchanges the store between two turns."""
+    if params.get("rollback"):
+        told: dict[str, Any] = ledger.lend(lambda: roll_back(ledger.settings))
+    else:
+        told = ledger.lend(lambda: exchange_all(ledger.settings, Path(params["new"]), params["words"]))
+    return told
+
+
+def backup(ledger: Ledger, params: Params) -> dict[str, Any]:
+    """``directory``: writes a backup there."""
+    return write_backup(ledger, Path(params["directory"]), now())
+
+
 QUESTIONS: dict[str, Callable[[Ledger, Params], dict[str, Any]]] = {
     "report": report,
     "wait": wait,
@@ -140,6 +166,9 @@ QUESTIONS: dict[str, Callable[[Ledger, Params], dict[str, Any]]] = {
     "rejected": rejected,
     "status": status,
     "audit": audit,
+    "export": export,
+    "exchange": exchange,
+    "backup": backup,
 }
 
 

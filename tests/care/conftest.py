@@ -13,7 +13,7 @@ import pytest
 
 from doortab.analytics.audit import Audit
 from doortab.applying import publish
-from doortab.asking import Local
+from doortab.asking import Local, asked
 from doortab.auditing import Auditor
 from doortab.ingest import ingest
 from doortab.ledger import Ledger
@@ -36,12 +36,11 @@ def settings_of(data: Path) -> Settings:
 
 def feed(settings: Settings, place: Path, numbers: range) -> None:
     """Ingests events, some twice, with rubbish between them."""
-    local = Local(settings)
     lines = [event(number) for number in numbers]
     file = place / f"{numbers.start}.ndjson"
     file.write_bytes(b"\n".join([*lines[:50], b"rubbish", lines[0], *lines[50:], b'{"id": 1}']))
-    ingest(local, [str(file)], lambda *_: None)
-    local.close()
+    with asked(settings) as ledger:
+        ingest(ledger, [str(file)], lambda *_: None)
 
 
 def exports_of(settings: Settings, place: Path) -> dict[str, str]:
