@@ -21,6 +21,7 @@ from doortab.analytics.store import Store
 from doortab.analytics.trail import Trail
 from doortab.consumers.worker import Worker
 from doortab.log.open import open_log
+from doortab.same_log import check_same_log
 from doortab.schemas import catalog, topics
 from doortab.schemas.errors import CatalogError, LogUnavailable, StoreDamaged, TryAgain
 from doortab.schemas.log import Log, TopicPartition
@@ -49,6 +50,8 @@ class Ledger:
         try:
             self.log.ensure_topics(topics.topics(settings.usage_partitions))
             self.store.compare_with_log(self.log.begin_offsets(topics.USAGE))
+            if store_path is None:
+                check_same_log(path.parent, self.log)
         except BaseException:
             self.store.close()
             self.log.close()
