@@ -23,7 +23,8 @@ def doctor(context: typer.Context, as_json: Json = False) -> None:
         emit({"findings": findings})
     else:
         for finding in findings:
-            typer.echo(f"{finding['part']:9} {finding['state']:5} {finding['words']}")
+            mends = f"  ->  {finding['mends']}" if "mends" in finding else ""
+            typer.echo(f"{finding['part']:9} {finding['state']:5} {finding['words']}{mends}")
     if any(finding["state"] == "bad" for finding in findings):
         raise typer.Exit(1)
 

@@ -1,82 +1,224 @@
-"""The doctor: looks at every part, says what is wrong, and which command mends it."""
+"""The doctor: looks at every part, says what is wrong, and which command mends it.
+
+A finding has a ``state`` (ok, warn or bad), ``words``, and where something is wrong, what ``mends`` it.
+"""
 
 from __future__ import annotations
 
+import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from doortab.asking import asked
+from doortab.analytics import durable, snapshot
+from doortab.asking import asked, running
+from doortab.exchanging import kept_stores
 from doortab.log.open import open_log
-from doortab.schemas import topics
-from doortab.schemas.errors import DoortabError
+from doortab.log.rules import LogDamaged
+from doortab.producers import frames
+from doortab.producers.backlog import DAMAGED_NAME
+from doortab.schemas import instants, topics
+from doortab.schemas.errors import DoortabError, LogUnavailable, StoreBusy, StoreDamaged, UsageError
+from doortab.schemas.log import Log, TopicPartition
 from doortab.settings import Settings
 
 Finding = dict[str, str]
 
 OUTCOMES = ("billed", "not_billable", "duplicates", "rejected")
+BEHIND_RECORDS = 1000
+SKEW_SECONDS = 5
+WAITING_SECONDS = 60
+FREE_BYTES = 1_000_000_000
+"""With less than this it is time to make room; with a tenth of it, writing will soon fail."""
+
+
+class Seen(NamedTuple):
+    """What was seen of a part."""
+
+    state: str
+    words: str
+    mends: str = ""
 
 
 def examine(settings: Settings) -> list[Finding]:
-    """The findings, part by part: ``state`` is ok, warn or bad."""
+    """The findings, part by part."""
     findings: list[Finding] = []
     for part, look in PARTS:
         try:
-            findings += [{"part": part, "state": state, "words": words} for state, words in look(settings)]
-        except DoortabError as error:
-            findings.append({"part": part, "state": "bad", "words": str(error)})
+            seen = list(look(settings))
+        except StoreDamaged as error:
+            seen = [Seen("bad", str(error), "doortab rebuild")]
+        except LogDamaged as error:
+            seen = [Seen("bad", str(error), "give back the log that was there before, or doortab rebuild for this one")]
+        except StoreBusy as error:
+            seen = [Seen("bad", str(error), "wait for that process, or end it")]
+        except LogUnavailable as error:
+            seen = [Seen("bad", str(error), "bring the log back; what is recorded meanwhile waits in the spools")]
+        except (DoortabError, OSError) as error:
+            seen = [Seen("bad", str(error))]
+        findings += [{"part": part} | {name: text for name, text in one._asdict().items() if text} for one in seen]
     return findings
 
 
-def _log(settings: Settings) -> Iterator[tuple[str, str]]:
+def _ledger(settings: Settings) -> Iterator[Seen]:
+    ledger = running(settings)
+    if ledger is not None:
+        ledger.close()
+        told = json.loads(settings.address_path.read_text())
+        yield Seen("ok", f"process {told['pid']} answers at {told['url']}")
+    elif settings.address_path.exists():
+        yield Seen("warn", f"{settings.address_path} is there, and nobody answers: the ledger was killed", "doortab up")
+    else:
+        yield Seen("ok", "nobody runs one; commands open the store themselves")
+
+
+def _log(settings: Settings) -> Iterator[Seen]:
     log = open_log(settings.log_url)
     try:
         missing = [t.name for t in topics.topics() if not log.partition_count(t.name)]
         if missing:
-            yield "warn", f"{settings.log_url}: topics {', '.join(missing)} are missing; the next command makes them"
+            words = f"{settings.log_url}: topics {', '.join(missing)} are missing; the next command makes them"
+            yield Seen("warn", words, "doortab apply CATALOG")
             return
         begin, end = log.begin_offsets(topics.USAGE), log.end_offsets(topics.USAGE)
         records = sum(end[p] - begin[p] for p in end)
-        yield "ok", f"{settings.log_url}: {len(end)} partitions of usage, {records:,} records kept"
+        yield Seen("ok", f"{settings.log_url}: {len(end)} partitions of usage, {records:,} records kept")
         cut = {p: offset for p, offset in begin.items() if offset > 0}
         if cut:
-            yield "warn", f"the log no longer holds its beginning (partition: offset {cut}); a rebuild starts there"
+            words = f"the log no longer holds its beginning (partition: offset {cut}); a rebuild starts there"
+            yield Seen("warn", words, "doortab backup DIR, often")
     finally:
         log.close()
 
 
-def _store(settings: Settings) -> Iterator[tuple[str, str]]:
+def _store(settings: Settings) -> Iterator[Seen]:
     if not settings.store_path.exists():
-        yield "warn", f"{settings.store_path} is not there yet; the first command that needs it makes it"
+        yield Seen("warn", f"{settings.store_path} is not there yet; the first command that needs it makes it")
         return
     with asked(settings) as ledger:
-        told = ledger.ask("status")
+        told, audit = ledger.ask("status"), ledger.ask("audit")
     control: dict[str, Any] = told["control"]
     parts = (f"{int(control[name]):,} {name.replace('_', ' ')}" for name in OUTCOMES)
-    equation = f"{int(control['records']):,} events = {' + '.join(parts)}"
+    equation = f"{int(control['records']):,} events = {' + '.join(parts)} + {control['unexplained']} unexplained"
     if control["unexplained"] == "0":
-        yield "ok", f"{settings.store_path}: {equation} + 0 unexplained"
+        yield Seen("ok", f"{settings.store_path}: {equation}")
     else:
-        yield "bad", f"{settings.store_path}: {equation}, {control['unexplained']} unexplained: doortab rebuild"
+        yield Seen("bad", f"{settings.store_path}: {equation}", "doortab rebuild")
+    for finding in audit["findings"]:
+        yield Seen("bad", f"{finding['kind']}: {finding['sentence']}", finding["repair"])
+    if not audit["findings"]:
+        yield Seen("ok", f"every one of {audit['rows']:,} rows is as it was written")
     behind = sum(told["lag_records"].values())
-    yield ("ok" if behind < 1000 else "warn"), f"{behind:,} log records are not in the store yet"
+    slow = behind >= BEHIND_RECORDS
+    yield Seen("warn" if slow else "ok", f"{behind:,} log records are not in the store yet", "wait" if slow else "")
+    kept = kept_stores(settings)
+    if kept:
+        size = sum(path.stat().st_size for path in kept)
+        yield Seen(
+            "ok", f"{len(kept)} older stores are kept, {size:,} bytes; doortab rebuild --rollback takes the last"
+        )
 
 
-def _spool(settings: Settings) -> Iterator[tuple[str, str]]:
-    found = sorted((settings.data / "spool").glob("**/*.seg*"))
-    waiting = sum(path.stat().st_size for path in found)
-    yield "ok", f"{waiting:,} bytes in {len(found)} segments wait to be sent"
+def _spool(settings: Settings) -> Iterator[Seen]:
+    aside = settings.data / "spool" / DAMAGED_NAME
+    found = sorted(path for path in (settings.data / "spool").glob("*/*.segment") if path.parent != aside)
+    waiting, now = sum(path.stat().st_size for path in found), time.time()
+    for path in found:
+        with path.open("rb") as file:
+            try:
+                frames.check_header(file.read(frames.HEADER_BYTES), str(path))
+            except UsageError as error:
+                yield Seen("bad", str(error), "a newer doortab")
+    oldest = max((now - path.stat().st_mtime for path in found if path.stat().st_size > frames.HEADER_BYTES), default=0)
+    words = f"{waiting:,} bytes in {len(found)} segments wait to be sent"
+    if oldest > WAITING_SECONDS:
+        yield Seen("warn", f"{words}, some for {oldest:.0f} s", "doortab up, or start the service that recorded them")
+    else:
+        yield Seen("ok", words)
+    damaged = sorted(aside.iterdir()) if aside.exists() else []
+    if damaged:
+        mends = f"look at them, then rm -r {aside}"
+        yield Seen(
+            "warn", f"{len(damaged)} damaged segments were moved aside; all that is whole in them is sent", mends
+        )
 
 
-def _clock(_: Settings) -> Iterator[tuple[str, str]]:
-    now = time.gmtime()
-    state = "ok" if 2025 <= now.tm_year < 2100 else "bad"
-    yield state, f"the clock says {time.strftime('%Y-%m-%dT%H:%M:%SZ', now)}"
+def _snapshots(settings: Settings) -> Iterator[Seen]:
+    newest = snapshot.latest(settings.data / "snapshots")
+    if newest is None:
+        yield Seen("ok", "none was published yet")
+        return
+    again = f"rm -r {newest}; a running ledger publishes the next one"
+    try:
+        told = snapshot.as_of(newest)
+        wrong = [
+            name
+            for name, file in told["files"].items()
+            if not (newest / name).exists() or durable.sha256(newest / name) != file["sha256"]
+        ]
+    except (OSError, ValueError, KeyError) as error:
+        yield Seen("bad", f"{newest} does not say what it holds: {error}", again)
+        return
+    if wrong:
+        yield Seen("bad", f"{newest}: {', '.join(wrong)} is not what was published", again)
+    else:
+        yield Seen("ok", f"the newest is of {told['created']}, and its files are what was published")
 
 
-PARTS: list[tuple[str, Callable[[Settings], Iterator[tuple[str, str]]]]] = [
+def _clocks(settings: Settings) -> Iterator[Seen]:
+    now = time.time_ns() // 1000
+    year = instants.moment(now).year
+    mends = "set the machine's clock (NTP)"
+    if not 2025 <= year < 2100:
+        yield Seen("bad", f"the clock says {instants.text(now)}", mends)
+        return
+    yield Seen("ok", f"the clock says {instants.text(now)}")
+    log = open_log(settings.log_url)
+    try:
+        logged = _newest_record(log)
+    finally:
+        log.close()
+    if logged is None:
+        return
+    ahead = (logged - now) / 1e6
+    if ahead > SKEW_SECONDS:
+        words = f"the log stamped its newest record {ahead:.0f} s from now, {instants.text(logged)}: clocks differ"
+        yield Seen("bad", words, f"{mends}, and that of the brokers")
+    else:
+        yield Seen("ok", f"the newest log record is of {instants.text(logged)}")
+
+
+def _newest_record(log: Log) -> int | None:
+    """When the log received its newest usage record; None where there is none."""
+    newest = None
+    begins = log.begin_offsets(topics.USAGE)
+    for partition, end in log.end_offsets(topics.USAGE).items():
+        if end > begins.get(partition, 0):
+            reader = log.reader({TopicPartition(topics.USAGE, partition): end - 1})
+            try:
+                for record in reader.poll(1, 1, 5.0):
+                    newest = max(newest or 0, record.timestamp_ms * 1000)
+            finally:
+                reader.close()
+    return newest
+
+
+def _disk(settings: Settings) -> Iterator[Seen]:
+    place = settings.data if settings.data.exists() else Path(".")
+    free = shutil.disk_usage(place).free
+    state = "bad" if free < FREE_BYTES // 10 else "warn" if free < FREE_BYTES else "ok"
+    mends = "make room, or move the data directory" if state != "ok" else ""
+    yield Seen(state, f"{free // 1_000_000:,} MB are free where {settings.data} is", mends)
+
+
+PARTS: list[tuple[str, Callable[[Settings], Iterator[Seen]]]] = [
+    ("ledger", _ledger),
     ("log", _log),
     ("store", _store),
     ("spool", _spool),
-    ("clock", _clock),
+    ("snapshots", _snapshots),
+    ("clocks", _clocks),
+    ("disk", _disk),
 ]

@@ -22,6 +22,7 @@ from doortab.analytics.exports import write_exports
 from doortab.asking import Asked, asked
 from doortab.exchanging import DRAFT, exchanged
 from doortab.ledger import Ledger
+from doortab.log.rules import LogDamaged
 from doortab.questions import answer
 from doortab.schemas import topics
 from doortab.schemas.errors import NotFound, StoreBusy, StoreDamaged
@@ -112,7 +113,7 @@ def _compare(settings: Settings, shadow: Ledger) -> tuple[Told, Told]:
             try:
                 with asked(settings) as live:
                     before = _said_by(live, settings.data / "exports.before")
-            except (StoreDamaged, duckdb.Error):
+            except (StoreDamaged, LogDamaged, duckdb.Error):
                 before = nothing
                 shutil.rmtree(settings.data / "exports.before", ignore_errors=True)
         after = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +69,7 @@ def house(tmp_path: Path) -> Iterator[Callable[..., House]]:
     """Makes houses and ends them."""
     made: list[House] = []
 
-    def make(brokers: str, **more: int) -> House:
+    def make(brokers: str, **more: Any) -> House:
         directory = tmp_path / f"house-{len(made)}"
         directory.mkdir()
         made.append(House(brokers, directory, **more))

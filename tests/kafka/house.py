@@ -34,13 +34,16 @@ def wait_for(condition: Callable[[], bool], seconds: float = SETTLED_SECONDS) ->
 class House:
     """``record`` adds events, ``settle`` waits until all are billed, ``check`` that it is all and nothing twice."""
 
-    def __init__(self, brokers: str, directory: Path, *, patience_ms: int = PATIENCE_MS, partitions: int = 4) -> None:
-        settings = directory / "kafka.toml"
-        settings.write_text(f"request_timeout_ms = {patience_ms}\n")
+    def __init__(
+        self, brokers: str, directory: Path, *, patience_ms: int = PATIENCE_MS, partitions: int = 4, more: str = ""
+    ) -> None:
+        """``more`` is what else stands in the file with the settings of Kafka's clients."""
+        file = directory / "kafka.toml"
+        file.write_text(f"request_timeout_ms = {patience_ms}\n{more}")
         self.prefix = f"house-{time.time_ns()}."
-        self.url = f"kafka://{brokers}/{self.prefix}?settings={settings}"
-        flags = {"data": str(directory / "data"), "log": self.url, "usage_partitions": partitions}
-        self.settings = load(flags, {}).settings
+        flags: dict[str, Any] = {"data": str(directory / "data"), "log": f"kafka://{brokers}/{self.prefix}"}
+        self.settings = load({**flags, "kafka_file": str(file), "usage_partitions": partitions}, {}).settings
+        self.url = self.settings.log_url
         self.ledger = Ledger(self.settings)
         self.ledger.start()
         self.client = Client(lambda: open_log(self.url), directory / "spool", source="house")

@@ -127,7 +127,8 @@ def _counters(history: History, answer: Answer) -> None:
 
 
 def _months(counters: dict[Any, int]) -> dict[Any, int]:
-    return {k: v for k, v in counters.items() if k[0].startswith("account:") and k[1:3] == ("amount", "month")}
+    # What was counted before the first catalog came has no price, and months of another zone.
+    return {k: v for k, v in counters.items() if v and k[0].startswith("account:") and k[1:3] == ("amount", "month")}
 
 
 def _decisions(history: History, answer: Answer) -> None:

@@ -244,7 +244,10 @@ class Service:
         if syncer.failures == failures:
             for recorded in self.buffered:
                 recorded.is_synced = True
-            self.buffered.clear()
+        else:
+            # Whoever waited for the disk was told; nobody will ask it again.
+            self.left += self.buffered
+        self.buffered.clear()
         self.world.note(self.name, "synced", syncer.failures)
 
     def ship(self) -> bool:

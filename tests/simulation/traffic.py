@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 from doortab.producers.desk import Desk
@@ -11,7 +12,7 @@ from doortab.schemas.errors import DoortabError, LogUnavailable
 from doortab.schemas.instants import text
 from doortab.schemas.log import Entry
 from doortab.schemas.tariff import Tariff
-from doortab.schemas.topics import CATALOG, USAGE, partition_of
+from doortab.schemas.topics import CATALOG, KEYS, USAGE, partition_of
 from tests.naive import document
 from tests.simulation.services import PEPPERS, Audience, canonical
 from tests.simulation.world import SECOND, KilledError, Wire, World
@@ -143,6 +144,7 @@ class DeskProcess:
         self.audience.key_of[secret] = issued.key.key_id
 
 
+PLANNED = "key_planned"
 POISON = (
     b"",
     b"\xff\xfe",
@@ -166,6 +168,9 @@ class Foreigner:
 
     def act(self) -> None:
         """Appends one record, perhaps again and again."""
+        if self.world.random.random() < 0.1:
+            with suppress(LogUnavailable):
+                self.import_key()
         random, weights = self.world.random, self.world.weights
         account = random.choice(ACCOUNTS)
         events = [self._event(account) for _ in range(random.randint(1, 6))]
@@ -203,7 +208,9 @@ class Foreigner:
         data: dict[str, Any] = {"units": {"tokens": random.choice([0, 3, 90, 2000])}}
         event: dict[str, Any] = {"specversion": "1.0", "id": f"f{self.count}", "source": "foreign"}
         event |= {"type": "request.validated", "data": data}
-        if account != ACCOUNTS[0] or random.random() < 0.7:
+        if account == ACCOUNTS[1] and not self.world.weights.grows and random.random() < 0.3:
+            data["key"] = PLANNED  # whose it is, the log may not know yet
+        elif account != ACCOUNTS[0] or random.random() < 0.7:
             data["account"] = account
         else:
             event["subject"] = "customer-1"
@@ -217,6 +224,14 @@ class Foreigner:
             shift = random.choice([1, 3600, 86_400, 30 * 86_400]) * random.randint(-2, 1)
             event["time"] = text(now + shift * SECOND)
         return event
+
+    def import_key(self) -> None:
+        """Another desk writes a key that was used before anybody had heard of it."""
+        record = next((r for r in self.world.history if r.topic == KEYS and b'"key_id"' in (r.value or b"")), None)
+        if record is not None:
+            state = {**json.loads(record.value or b""), "key_id": PLANNED, "lineage": PLANNED, "account": ACCOUNTS[1]}
+            state["digest"] = self.world.random_bytes(32).hex()
+            self.world.log.append(KEYS, [Entry(0, PLANNED.encode(), json.dumps(state).encode())])
 
     def _broken(self) -> bytes:
         """An element of an array that is no event, though the array is JSON."""
