@@ -16,7 +16,7 @@ from doortab.analytics import durable, snapshot
 from doortab.asking import asked, running
 from doortab.exchanging import kept_stores
 from doortab.log.open import open_log
-from doortab.log.rules import LogDamaged
+from doortab.log.rules import LogDamaged, PositionOutOfRange
 from doortab.producers import frames
 from doortab.producers.backlog import DAMAGED_NAME
 from doortab.schemas import instants, topics
@@ -42,22 +42,25 @@ class Seen(NamedTuple):
     mends: str = ""
 
 
+MENDS: list[tuple[type[DoortabError], str]] = [
+    (StoreDamaged, "doortab rebuild"),
+    (PositionOutOfRange, "give back the log that was there before, or doortab rebuild for this one"),
+    (LogDamaged, "give back a copy of the log; what came after the copy is in the store alone"),
+    (StoreBusy, "wait for that process, or end it"),
+    (LogUnavailable, "bring the log back; what is recorded meanwhile waits in the spools"),
+]
+"""What mends it where a part could not be looked at."""
+
+
 def examine(settings: Settings) -> list[Finding]:
     """The findings, part by part."""
     findings: list[Finding] = []
     for part, look in PARTS:
         try:
             seen = list(look(settings))
-        except StoreDamaged as error:
-            seen = [Seen("bad", str(error), "doortab rebuild")]
-        except LogDamaged as error:
-            seen = [Seen("bad", str(error), "give back the log that was there before, or doortab rebuild for this one")]
-        except StoreBusy as error:
-            seen = [Seen("bad", str(error), "wait for that process, or end it")]
-        except LogUnavailable as error:
-            seen = [Seen("bad", str(error), "bring the log back; what is recorded meanwhile waits in the spools")]
         except (DoortabError, OSError) as error:
-            seen = [Seen("bad", str(error))]
+            mends = next((mends for kind, mends in MENDS if isinstance(error, kind)), "")
+            seen = [Seen("bad", str(error), mends)]
         findings += [{"part": part} | {name: text for name, text in one._asdict().items() if text} for one in seen]
     return findings
 
