@@ -18,6 +18,11 @@ FIND_PYTHON = for python in $(PYTHON) python3.14 python3.13 python3.12 python3.1
 # Passed to pytest: make test ARGS="-k money -x"
 ARGS ?=
 
+# What tests have noted of the promises, by the target that ran them.
+FIGURES = build/figures
+# How often `make reliability` tries each law.
+EXAMPLES = 500
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -95,7 +100,8 @@ kafka-stop: $(STAMP) ## stops the one that `make kafka` started
 
 .PHONY: test-kafka
 test-kafka: kafka ## the tests that want a real broker
-	DOORTAB_TEST_KAFKA=$(BROKER) $(PY) -m pytest -ra -m kafka $(ARGS)
+	rm -rf $(FIGURES)/$@
+	DOORTAB_TEST_KAFKA=$(BROKER) DOORTAB_TEST_FIGURES=$(CURDIR)/$(FIGURES)/$@ $(PY) -m pytest -ra -m kafka $(ARGS)
 
 # The lock stays with the release that upstream advises for data one cannot lose; the next one must work too.
 NEXT_DUCKDB = 2.0.0
@@ -104,14 +110,21 @@ test-duckdb-next: $(STAMP) ## the tests of the store on the next release of Duck
 	$(PIP) install --quiet --upgrade --no-deps --only-binary :all: --target build/duckdb-next duckdb==$(NEXT_DUCKDB)
 	PYTHONPATH=build/duckdb-next $(PY) -m pytest -ra -n 2 tests/analytics tests/crashes tests/walk $(ARGS)
 
-# What it shows of each promise is added up and written into docs/reliability.md.
-FIGURES = build/reliability
+# Each of these keeps what it shows of the promises; `make reliability` adds it up on docs/reliability.md,
+# and only prints it where it was told (ARGS="tests/care") to run a part.
 .PHONY: reliability
 reliability: $(STAMP) ## ten minutes of kills, faults and seeds; writes docs/reliability.md
-	rm -rf $(FIGURES)
-	DOORTAB_TEST_RELIABILITY=1 DOORTAB_TEST_FIGURES=$(CURDIR)/$(FIGURES) \
-	    $(PY) -m pytest -ra -n 2 --dist worksteal -m "reliability or promises" $(ARGS)
-	$(PY) -m tests.promises $(FIGURES)
+	rm -rf $(FIGURES)/$@
+	DOORTAB_TEST_RELIABILITY=1 DOORTAB_TEST_FIGURES=$(CURDIR)/$(FIGURES)/$@ DOORTAB_TEST_EXAMPLES=$(EXAMPLES) \
+	    $(PY) -m pytest -ra -n 2 --dist worksteal -m "(reliability or promises) and not kafka" $(ARGS)
+	$(PY) -m tests.promises $(FIGURES) $(if $(ARGS),,docs/reliability.md)
+
+DOORTAB_TEST_SOAK ?= 600
+.PHONY: soak
+soak: $(STAMP) ## everything runs and parts of it are killed, for DOORTAB_TEST_SOAK=600 seconds
+	rm -rf $(FIGURES)/$@
+	DOORTAB_TEST_SOAK=$(DOORTAB_TEST_SOAK) DOORTAB_TEST_FIGURES=$(CURDIR)/$(FIGURES)/$@ \
+	    $(PY) -m pytest -ra -s -m soak $(ARGS)
 
 # ------------------------------------------------------------------------------------------- measure
 .PHONY: bench

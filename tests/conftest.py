@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import promises
+from tests.promises import session
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 ROOMS = ("schemas", "producers", "consumers", "analytics", "doortab", "doortab/log")
 LONG_LINES = 300
+BEGAN = time.monotonic()
 
 # Marker, the variable that says that it may run, and the way to get there.
 NEEDS = (
     ("kafka", "DOORTAB_TEST_KAFKA", "needs a real broker: make test-kafka"),
-    ("soak", "DOORTAB_TEST_SOAK", "runs for minutes: DOORTAB_TEST_SOAK=1 make test"),
+    ("soak", "DOORTAB_TEST_SOAK", "runs for as long as it is told: make soak"),
     ("reliability", "DOORTAB_TEST_RELIABILITY", "kills and faults for minutes: make reliability"),
 )
 
@@ -38,6 +44,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(skip)
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Counts a test that passed for the promise that its marker names, with the examples of a law."""
+    report = yield
+    if report.when == "teardown" and report.passed and getattr(item, "passed", False):
+        for name in {name for marker in item.iter_markers("promises") for name in marker.args}:
+            # Only there if it is a law. Hypothesis says in words how many it tried.
+            told = re.findall(r"(\d+) passing", getattr(item, "hypothesis_statistics", ""))
+            promises.note(name, tests=1, **({"examples": sum(map(int, told))} if told else {}))
+    elif report.when == "call":
+        item.passed = report.passed  # type: ignore[attr-defined]
+    return report
+
+
 def vectors(stats: dict[str, list[pytest.TestReport]]) -> Iterator[str]:
     """How many vectors were checked, and how many wait for what, so that none is dropped in silence."""
     for file in ("rating", "meters"):
@@ -55,6 +75,9 @@ def vectors(stats: dict[str, list[pytest.TestReport]]) -> Iterator[str]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Counts the vectors, and names modules that are getting long before tests/test_house.py refuses them."""
+    if promises.VARIABLE in os.environ:
+        counts = {kind: len(terminalreporter.stats.get(kind, [])) for kind in ("passed", "failed", "error", "skipped")}
+        session.write(Path(os.environ[promises.VARIABLE]), REPOSITORY, BEGAN, counts)
     for line in vectors(terminalreporter.stats):
         terminalreporter.write_line(line)
     lengths = {

@@ -236,6 +236,7 @@ def float_makers(path: str) -> Iterator[str]:
             yield f"{path}:{node.lineno} .{node.func.attr}()"
 
 
+@pytest.mark.promises("R18")
 def test_money_never_becomes_a_binary_fraction() -> None:
     rooms = [path for path in product() if path.split("/")[0] in ROOMS]
 

@@ -17,6 +17,8 @@ from doortab.schemas.alerts import Alert
 from doortab.schemas.errors import LogUnavailable, NotFound
 from doortab.schemas.log import Entry
 
+pytestmark = pytest.mark.promises("R11")
+
 NOW = instants.parse("2026-11-02T06:00:00Z")
 SECOND = instants.SECOND
 

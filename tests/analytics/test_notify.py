@@ -22,6 +22,8 @@ from doortab.schemas.alerts import Alert
 from doortab.schemas.errors import UsageError
 from tests.analytics.receiver import Answer, drip, hang, receiving, status
 
+pytestmark = pytest.mark.promises("R11")
+
 SECRET = "whsec_" + "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8G"
 OTHER = "whsec_" + "C2FVsBQIhrscChlQIMV+b5sSYspob7oDC2FVsBQI"
 NOW = time.time_ns() // 1000

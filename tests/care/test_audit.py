@@ -73,7 +73,7 @@ def check(settings: Settings, table: str, statement: str) -> None:
 
 SLICE = 12
 
-pytestmark = pytest.mark.promises
+pytestmark = pytest.mark.promises("R22")
 
 
 @pytest.mark.parametrize(("table", "statement"), alterations()[::SLICE])

@@ -26,7 +26,7 @@ from tests.care.conftest import Lived, audited, exports_of, feed, tampering
 from tests.commands.conftest import Doortab
 from tests.promises import note
 
-pytestmark = pytest.mark.promises
+pytestmark = pytest.mark.promises("R13")
 
 
 @pytest.fixture

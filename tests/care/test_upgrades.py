@@ -28,7 +28,7 @@ from doortab.settings import Settings
 from tests.care.conftest import settings_of
 from tests.promises import note
 
-pytestmark = pytest.mark.promises
+pytestmark = pytest.mark.promises("R12")
 
 FIXTURES = Path(__file__).resolve().parent.parent / "fixtures"
 VERSIONS = sorted(path.name for path in FIXTURES.glob("v*"))

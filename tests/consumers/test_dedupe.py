@@ -19,6 +19,8 @@ from doortab.consumers.sift import Sifted, sift
 from doortab.schemas.batch import StoredEvent
 from doortab.schemas.events import Event, Usage, is_billable
 
+pytestmark = pytest.mark.promises("R10")
+
 digests = st.lists(st.integers(0, 2**64 - 1) | st.integers(0, 20), max_size=30)
 
 

@@ -19,6 +19,8 @@ from doortab.schemas.log import Entry, Log
 from doortab.settings import Settings, load
 from tests.traces import write_catalog, write_events
 
+pytestmark = pytest.mark.promises("R2")
+
 WAYS = [
     {"threads": 1, "batch_records": 1},
     {"threads": 2, "batch_records": 3},

@@ -19,6 +19,8 @@ from doortab.schemas.revocations import Revocation
 from doortab.schemas.topics import KEYS, REVOCATIONS
 from tests.producers.conftest import NOW
 
+pytestmark = pytest.mark.promises("R15")
+
 PEPPERS = Peppers("p", {"p": b"p" * 32})
 AT = "2026-11-23T08:00:00Z"
 SECRETS = [make("live", randomness.Random(seed).randbytes).reveal() for seed in range(3)]

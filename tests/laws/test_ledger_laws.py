@@ -6,6 +6,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,8 @@ from tests import naive
 from tests.analytics.installation import Installation
 from tests.conftest import EXAMPLES
 from tests.schemas.test_wire_laws import events, nearly, strange, text
+
+pytestmark = pytest.mark.promises("R4")
 
 TIERS = [{"up_to": "3", "unit": "1", "flat": "0.5"}, {"unit": "0.000000000001"}]
 CATALOG = {
@@ -60,6 +63,7 @@ named = st.tuples(one, st.integers(0, 10**6)).map(lambda pair: pair[0].replace(b
 records = st.lists(st.lists(named, min_size=1, max_size=4), min_size=30, max_size=60)
 
 
+@pytest.mark.timeout(600)
 @settings(max_examples=max(1, EXAMPLES // 20), suppress_health_check=list(HealthCheck))
 @given(records)
 def test_whatever_comes_the_ledger_goes_on_and_explains_it(records: list[list[bytes]]) -> None:

@@ -18,6 +18,8 @@ from doortab.producers.keyring import Keyring
 from doortab.producers.problem import answer
 from doortab.schemas.errors import UsageError
 
+pytestmark = pytest.mark.promises("R16")
+
 
 def held_by(keyring: Keyring) -> bytes:
     """All the bytes that a keyring refers to, as far as the collector can see them."""

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from doortab.schemas import money
 from doortab.schemas.charges import AnyModel, Graduated, PerUnit, Tier, ZeroUsage, marginal, unit_within
 
+pytestmark = pytest.mark.promises("R18")
+
 prices = st.integers(0, 10**6)
 flats = st.just(0) | st.integers(0, 10**30)
 eighths = st.integers(0, 40).map(lambda q: q * money.QUANTITY_ONE // 8)

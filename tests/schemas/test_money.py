@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from doortab.schemas import money
 
+pytestmark = pytest.mark.promises("R18")
+
 EXACT = Context(prec=400)
 MODES: dict[money.Rounding, str] = {
     "half_up": ROUND_HALF_UP,

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from doortab.schemas import instants, periods
 from doortab.schemas.periods import Period, PeriodKind
 
+pytestmark = pytest.mark.promises("R8")
+
 HOUR = 3600 * instants.SECOND
 KINDS: list[PeriodKind] = ["hour", "day", "week", "month", "year"]
 ZONES = [

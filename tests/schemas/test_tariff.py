@@ -17,6 +17,8 @@ from doortab.schemas.periods import QUARTER_HOUR
 from doortab.schemas.tariff import BEGINNING, PlanTariff, Tariff
 from tests import naive
 
+pytestmark = pytest.mark.promises("R18")
+
 
 def tariff_of(document: Mapping[str, Any]) -> Tariff:
     return Tariff(catalog.parse(naive.document(document)))

@@ -27,7 +27,8 @@ def live_through(seed: int) -> None:
         figures = run(seed).figures
     except Exception as error:
         raise AssertionError(f"seed {seed}: {error}\nrepeat it: {repeat(seed)}") from error
-    note("R1", seeds=1, kills=figures["kills"], faults=figures["faults"], events=figures["events"], lost=0, doubled=0)
+    counts = {"simulated_kills": figures["kills"], "faults": figures["faults"], "events": figures["events"]}
+    note("R1", seeds=1, **counts, lost=0, doubled=0)
     note("R3", seeds=1, decisions=figures["decisions"], exceeded=0)
     note("R10", seeds=1)
     note("R15", seeds=1, checks=figures["checks"], accepted=0)

@@ -16,6 +16,8 @@ from doortab.schemas.log import Entry
 from tests.commands.conftest import Doortab
 from tests.traces import expected, write_catalog, write_events
 
+pytestmark = pytest.mark.promises("R4")
+
 
 def event(data: object = None, **more: object) -> bytes:
     body = {"specversion": "1.0", "id": "bad", "source": "bad", "type": "request.validated", "data": data or {}}
