@@ -5,7 +5,8 @@ VENV   := .venv
 STAMP  := $(VENV)/.stamp
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check --no-input
-BROKER := 127.0.0.1:9092
+# Where `make kafka` starts one: make test-kafka BROKER=127.0.0.1:19092 beside another checkout's.
+BROKER ?= 127.0.0.1:9092
 
 # The newest usable interpreter, or what the caller says: make venv PYTHON=/opt/python3.13/bin/python3
 PYTHON ?=
@@ -92,16 +93,17 @@ vectors: $(STAMP) ## checks DOORTAB_RATING_VECTORS and DOORTAB_METER_VECTORS (JS
 
 .PHONY: kafka
 kafka: $(STAMP) ## starts a real Apache Kafka here (Java 17 and Maven, no Docker)
-	$(PY) tools/kafka.py start
+	$(PY) tools/kafka.py start --port $(lastword $(subst :, ,$(BROKER)))
 
 .PHONY: kafka-stop
 kafka-stop: $(STAMP) ## stops the one that `make kafka` started
-	$(PY) tools/kafka.py stop
+	$(PY) tools/kafka.py stop --port $(lastword $(subst :, ,$(BROKER)))
 
 .PHONY: test-kafka
 test-kafka: kafka ## the tests that want a real broker
 	rm -rf $(FIGURES)/$@
-	DOORTAB_TEST_KAFKA=$(BROKER) DOORTAB_TEST_FIGURES=$(CURDIR)/$(FIGURES)/$@ $(PY) -m pytest -ra -m kafka $(ARGS)
+	DOORTAB_TEST_KAFKA=$(BROKER) DOORTAB_TEST_FIGURES=$(CURDIR)/$(FIGURES)/$@ \
+	    $(PY) -m pytest -ra -n 2 --dist worksteal -m kafka $(ARGS)
 
 # The lock stays with the release that upstream advises for data one cannot lose; the next one must work too.
 NEXT_DUCKDB = 2.0.0

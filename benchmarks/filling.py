@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,18 @@ def file_log(events: int) -> tuple[str, dict[str, Any]]:
 
 
 def kafka_log(address: str, prefix: str, events: int, per_record: int) -> tuple[str, dict[str, Any]]:
-    """The URL of such a log in Kafka: the topics whose names begin with ``prefix``."""
-    url = f"kafka://{address}/{prefix}"
+    """The URL of such a log in Kafka: topics whose names begin with ``prefix``.
+
+    What was broken off is left alone: filled on, it would hold the first events twice.
+    """
     done = load.DATA / f"{prefix}sums.json"
-    if not (done.exists() and _holds(url)):
-        done.unlink(missing_ok=True)
-        done.write_text(json.dumps(fill(url, events, per_record)))
-    return url, json.loads(done.read_text())
+    found = json.loads(done.read_text()) if done.exists() else {}
+    if not ("url" in found and _holds(found["url"])):
+        load.DATA.mkdir(parents=True, exist_ok=True)
+        url = f"kafka://{address}/{prefix}{time.time_ns()}."
+        found = {"url": url, "sums": fill(url, events, per_record)}
+        done.write_text(json.dumps(found))
+    return found["url"], found["sums"]
 
 
 def _holds(url: str) -> bool:

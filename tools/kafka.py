@@ -152,6 +152,7 @@ class Broker:
             Failed: it ended, or did not answer in time; the message names its output file.
         """
         if self.pid() is None:
+            self._check_free()
             libs = libraries()
             self._format(libs)
             self._launch(libs)
@@ -201,9 +202,7 @@ class Broker:
 
     def is_ready(self) -> bool:
         """Whether it answers; with kafka-python at hand a question about the cluster, else an open port."""
-        try:
-            socket.create_connection((HOST, self.port), timeout=1).close()
-        except OSError:
+        if not _listens(self.port):
             return False
         try:
             from kafka import KafkaAdminClient
@@ -232,6 +231,15 @@ class Broker:
 
     def _last_words(self) -> str:
         return " | ".join(self._output.read_text(errors="replace").splitlines()[-5:])
+
+    def _check_free(self) -> None:
+        """Somebody else's broker would answer for ours, and the tests would use that one."""
+        ports = [self.port, *(door.port for door in self.doors)]
+        for port in [*ports, self.controller_port] if self.controller is None else ports:
+            if _listens(port):
+                raise Failed(
+                    f"another program listens at {HOST}:{port}; take other ports: --port N, make BROKER=HOST:N"
+                )
 
     def _format(self, libs: Path) -> None:
         (self.directory / "data").mkdir(parents=True, exist_ok=True)
@@ -294,6 +302,14 @@ class Broker:
             time.sleep(0.05)
         (self.directory / "pid").unlink(missing_ok=True)
         return True
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection((HOST, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _command_of(pid: int) -> str:

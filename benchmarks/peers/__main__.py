@@ -60,7 +60,7 @@ class Arena:
         self.singles, self.sums = filling.kafka_log(running.address, f"single{events}.", events, 1)
         self.batches, again = filling.kafka_log(running.address, f"batch{events}.", events, filling.EVENTS_PER_RECORD)
         assert again == self.sums, "both forms hold the same events"
-        self.topic = f"single{events}.usage"
+        self.topic = self.singles.rpartition("/")[2] + "usage"
 
     def contenders(self) -> list[Contender]:
         """Everybody, ours first."""

@@ -7,7 +7,6 @@ whoever uses one replaces it at the first doubt; nothing of ours is ever kept on
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,8 +14,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from kafka.errors import KafkaConfigurationError, KafkaError
 from kafka.net.compat import KafkaNetClient
-from kafka.net.inet import KafkaNetSocket
 
+from doortab.log.kafka_inside import prepare
 from doortab.schemas.errors import LogUnavailable, UsageError
 
 C = TypeVar("C")
@@ -94,6 +93,7 @@ class Clients:
             UsageError: kafka-python does not know a setting.
         """
         quiet()
+        prepare()
         born: list[Any] = []
 
         def network(**configs: Any) -> Any:
@@ -116,25 +116,6 @@ def _patience(more: Mapping[str, Any]) -> Patience:
     if type(request_ms) is not int or request_ms < MIN_REQUEST_MS:
         raise UsageError(f"request_timeout_ms {request_ms!r}; it is a number of milliseconds, {MIN_REQUEST_MS} or more")
     return Patience(request_ms / 1000)
-
-
-_connect = KafkaNetSocket.sock_connect
-
-
-async def _connect_or_close(self: Any, net: Any, sock: socket.socket, address: Any, timeout_at: Any = None) -> Any:
-    """kafka-python 3.0.12 leaves the socket of a refused connection to the garbage collector, in a cycle.
-
-    While a broker is away that is one a second; a service whose large heap is seldom collected runs out of
-    descriptors within the hour. A seam into the library: it moves in 3.1, see the pin.
-    """
-    try:
-        return await _connect(self, net, sock, address, timeout_at=timeout_at)
-    except BaseException:
-        sock.close()
-        raise
-
-
-KafkaNetSocket.sock_connect = _connect_or_close
 
 
 def end(close: Callable[[], object]) -> None:
