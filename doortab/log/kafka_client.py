@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from kafka.errors import KafkaConfigurationError, KafkaError
 from kafka.net.compat import KafkaNetClient
 
-from doortab.log.kafka_inside import prepare
+from doortab.log.kafka_inside import Reasons, prepare
 from doortab.schemas.errors import LogUnavailable, UsageError
 
 C = TypeVar("C")
@@ -95,20 +95,25 @@ class Clients:
         quiet()
         prepare()
         born: list[Any] = []
+        reasons = Reasons()
 
         def network(**configs: Any) -> Any:
             born.append(KafkaNetClient(**configs))
+            reasons.listen(born[-1])
             return born[-1]
 
         wait_ms = max(1, int(min(timeout_seconds, self.patience.request_seconds) * 1000))
         try:
-            return kind(**{**self._settings, **settings}, bootstrap_timeout_ms=wait_ms, kafka_client=network)
+            made = kind(**{**self._settings, **settings}, bootstrap_timeout_ms=wait_ms, kafka_client=network)
         except (KafkaError, OSError, ValueError) as error:
             for client in born:
                 end(client.close)
             if isinstance(error, (KafkaConfigurationError, ValueError)):
                 raise UsageError(f"kafka-python refuses its settings: {error}") from error
-            raise LogUnavailable(f"no Kafka broker answers at {self._brokers}: {error}") from error
+            raise LogUnavailable(f"no Kafka broker answers at {self._brokers}: {reasons.best or error}") from error
+        for client in born:
+            reasons.leave(client)
+        return made
 
 
 def _patience(more: Mapping[str, Any]) -> Patience:

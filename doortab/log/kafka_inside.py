@@ -60,6 +60,49 @@ async def _connect_or_close(self: Any, net: Any, sock: socket.socket, address: A
         raise
 
 
+_shake_hands = KafkaSSLTransport.handshake
+
+
+async def _shake_hands_or_close(self: Any) -> None:
+    """The same of a broker that is not who it should be, or that stops answering half-way."""
+    try:
+        await _shake_hands(self)
+    except BaseException:
+        self._close()
+        raise
+
+
+class Reasons:
+    """Why connections of a client that is being made fail; its own error says no more than that they do."""
+
+    def __init__(self) -> None:
+        self._told: list[BaseException] = []
+
+    def listen(self, client: Any) -> None:
+        """From now on, until ``leave``."""
+        manager = client._manager
+        connect = manager.get_connection
+
+        def get_connection(*args: Any, **named: Any) -> Any:
+            connection = connect(*args, **named)
+            connection.init_future.add_errback(self._told.append)
+            return connection
+
+        manager.get_connection = get_connection
+
+    @staticmethod
+    def leave(client: Any) -> None:
+        """The client is made; it connects without us."""
+        del client._manager.get_connection
+
+    @property
+    def best(self) -> BaseException | None:
+        """A refusal, if there was any: a line that is cut or late says less. Else the last thing that went wrong."""
+        refusals = [told for told in self._told if not getattr(told, "retriable", False)]
+        refusals += [told for told in self._told if "Handshake failed" in str(told)]
+        return next(iter(refusals or self._told[-1:]), None)
+
+
 # ------------------------------------------------------------------------------------------- receiving
 _receive_pieces = KafkaTCPTransport._sock_recv
 _receive_pieces_tls = KafkaSSLTransport._sock_recv
@@ -75,17 +118,15 @@ def _receive(self: Any) -> tuple[bytes, BaseException | None]:
                     count = self._sock.recv_into(whole[position:-1])
                 except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                     return b"", None
-                except OSError as error:
-                    return b"", KafkaConnectionError(error)
+                except OSError as broken:
+                    return b"", KafkaConnectionError(broken)
                 if not count:
                     return b"", KafkaConnectionError("socket disconnected")
                 frame.seek(position + count)
-    return _receive_old(self)
-
-
-def _receive_old(transport: Any) -> tuple[bytes, BaseException | None]:
-    receive = _receive_pieces_tls if isinstance(transport, KafkaSSLTransport) else _receive_pieces
-    return receive(transport)  # type: ignore[no-any-return]
+    receive = _receive_pieces_tls if isinstance(self, KafkaSSLTransport) else _receive_pieces
+    data, error = receive(self)
+    # What a broker said before it hung up counts, such as that the password is wrong. That it has hung up comes again.
+    return data, None if data else error
 
 
 def _frame_of(connection: Any) -> Any:
@@ -193,5 +234,6 @@ def read_plainly(consumer: Any, prefix: str) -> None:
 def prepare() -> None:
     """Mends the library. Done before the first client is made; again is harmless."""
     KafkaNetSocket.sock_connect = _connect_or_close
+    KafkaSSLTransport.handshake = _shake_hands_or_close
     KafkaTCPTransport._sock_recv = KafkaSSLTransport._sock_recv = _receive
     KafkaBytes.read = _read

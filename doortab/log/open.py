@@ -13,6 +13,8 @@ from doortab.schemas.errors import UsageError
 from doortab.schemas.log import Log
 
 KAFKA_FORM = "kafka://host:port[,host:port][/PREFIX][?settings=FILE]"
+FILES = ("ssl_cafile", "ssl_certfile", "ssl_keyfile", "ssl_crlfile")
+"""Settings of Kafka's clients that name files. A client would go on asking for one that is not there."""
 FORMS = f"file:DIR, {KAFKA_FORM} or memory:"
 
 
@@ -71,6 +73,14 @@ def _open_kafka(url: str, rest: str, more: Mapping[str, Any]) -> Log:
 
 
 def _settings_in(path: Path) -> dict[str, Any]:
+    found = _read(path)
+    for name in FILES:
+        if name in found and not Path(found[name]).is_file():
+            raise UsageError(f"{path} names {found[name]!r} as {name}, and there is no such file")
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

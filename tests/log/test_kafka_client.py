@@ -93,6 +93,13 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         open_log(f"kafka://127.0.0.1:1?settings={tmp_path}/kafka.toml")
 
 
+def test_a_certificate_that_is_not_there_is_named_before_anybody_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "kafka.toml").write_text('security_protocol = "SSL"\nssl_cafile = "/nowhere/ca.pem"\n')
+
+    with pytest.raises(UsageError, match=r"'/nowhere/ca\.pem' as ssl_cafile, and there is no such file"):
+        open_log(f"kafka://127.0.0.1:1?settings={tmp_path}/kafka.toml")
+
+
 @pytest.mark.parametrize("query", ["", "settings", "settings=", "ssl=true"])
 def test_nothing_else_may_stand_behind_the_question_mark(query: str) -> None:
     with pytest.raises(UsageError, match="settings=FILE"):

@@ -204,6 +204,19 @@ def test_a_line_that_ends_within_a_large_frame_is_an_error(sent: int) -> None:
     assert "disconnected" in str(error)
 
 
+def test_what_a_broker_says_before_it_hangs_up_is_heard() -> None:
+    """The library throws it away: a wrong password looked like a line that was cut."""
+    here, there = socket.socketpair()
+    with here:
+        here.setblocking(False)
+        transport: Any = SimpleNamespace(_protocol=None, _sock=here)
+        with there:
+            there.sendall(b"the password is wrong")
+
+        assert _receive(transport) == (b"the password is wrong", None)
+        assert "disconnected" in str(_receive(transport)[1])
+
+
 def test_a_line_that_is_reset_within_a_large_frame_is_an_error() -> None:
     parser = KafkaProtocol()
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as here:
