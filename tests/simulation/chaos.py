@@ -29,7 +29,7 @@ class Chaos:
         while self.mending and self.mending[0][0] <= world.tick:
             self.mending.pop(0)[1]()
         kinds = world.weights.kinds
-        if not world.happens(world.weights.chaos) or not any(kinds.values()):
+        if not any(kinds.values()) or not world.happens(world.weights.chaos):
             return
         kind = world.random.choices(list(kinds), list(kinds.values()))[0]
         world.figures["faults"] += 1
@@ -70,6 +70,9 @@ class Chaos:
     def tear_store(self) -> None:
         self.history.ledger.crash(tear=True)
 
+    def replace_worker(self) -> None:
+        self.history.ledger.replace_worker()
+
     def doom(self) -> None:
         wires = [self.history.ledger.wire, self.history.desk.wire, *(s.wire for s in self.history.services)]
         self.world.random.choice(wires).doom = self.world.random.choice(["before", "after"])
@@ -107,6 +110,7 @@ class Chaos:
 
     def step_clock(self) -> None:
         service = self.world.random.choice(self.history.services)
+        self.world.figures["clock_steps"] += 1
         service.skew += self.world.random.randint(-1, 1) * self.world.weights.skew
 
     def sync_fails(self) -> None:

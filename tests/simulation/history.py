@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,17 +18,19 @@ from tests.simulation.invariants import check_all
 from tests.simulation.ledgers import LedgerProcess
 from tests.simulation.services import Audience, Service
 from tests.simulation.traffic import DeskProcess, Foreigner, Prices
-from tests.simulation.world import SECOND, KilledError, World, simulated_time
+from tests.simulation.world import SECOND, THEN, BrokenPromiseError, KilledError, World, simulated_time
 
 ROUNDS_TO_REST = 400
 ROUNDS_OF_DELIVERY = 60
+ATTEMPTS = 12
+"""No alert is tried so often."""
 
 
 class Outcome(NamedTuple):
     """What a seed came to: its trace's hash, and how much happened."""
 
     trace: str
-    figures: dict[str, int]
+    figures: Counter[str]
 
 
 class History:
@@ -35,7 +38,7 @@ class History:
 
     def __init__(self, seed: int, root: Path) -> None:
         self.world = world = World(seed, root)
-        world.log.ensure_topics(topics.topics())
+        world.log.ensure_topics(topics.topics(world.weights.partitions))
         self.audience = Audience(staleness_of(world.weights.mean_step))
         self.prices = Prices(world)
         self.ledger = LedgerProcess(world)
@@ -61,6 +64,18 @@ class History:
 
     def run(self) -> Outcome:
         """The whole history. Raises BrokenPromiseError for what does not hold."""
+        try:
+            self._live()
+        except Exception as error:
+            # Once something does not hold, nothing that follows needs to.
+            if not self.world.seen:
+                raise
+            self.world.seen.setdefault(THEN, repr(error)[:200])
+        if self.world.seen:
+            raise BrokenPromiseError(self.world.seen)
+        return Outcome(self.world.trace, self.world.figures)
+
+    def _live(self) -> None:
         world = self.world
         self._publish_catalog()
         for _ in range(world.weights.ticks):
@@ -71,7 +86,6 @@ class History:
         self._come_to_rest()
         check_all(self)
         world.figures["ticks"] = world.tick
-        return Outcome(world.trace, dict(world.figures))
 
     def _publish_catalog(self) -> None:
         """One attempt; an operator who is told that it failed tries again."""
@@ -98,7 +112,7 @@ class History:
             self.desk.act()
         third = world.weights.ticks // 3
         if world.weights.grows and world.tick == third:
-            world.log.grow(topics.USAGE, topics.USAGE_PARTITIONS + 2)
+            world.log.grow(topics.USAGE, world.weights.partitions + 1)
             self.grown_at = world.moment
             world.note("grown")
         if world.weights.reprices and world.tick == 2 * third:
@@ -128,7 +142,10 @@ class History:
             if not busy and number > 3:
                 break
         else:
-            raise world.broken("I10", f"not at rest after {ROUNDS_TO_REST} rounds; lag {self._lag()}")
+            world.breaks("I10", f"not at rest after {ROUNDS_TO_REST} rounds; lag {self._lag()}")
+        for service in self.services:
+            if service.running.spool.waiting_bytes or service.running.shipper.orphans:
+                world.breaks("I10", f"{service.name} does not ship what it has")
         self._deliver_everything()
         while self.ledger.publish():
             pass
@@ -143,7 +160,8 @@ class History:
     def _deliver_everything(self) -> None:
         """The schedule of retries takes days; here they pass at once."""
         ledger, due = self.ledger, self.ledger.deliveries.deliveries("due")
-        for number in range(ROUNDS_OF_DELIVERY):
+        alerts = sum(record.topic == topics.ALERTS for record in self.world.history)
+        for number in range(ROUNDS_OF_DELIVERY + ATTEMPTS * alerts):
             for channel in ledger.deliveries.gone():
                 ledger.deliveries.enable(channel)
             while ledger.deliver():
@@ -152,7 +170,7 @@ class History:
             if number and not due and not ledger.deliveries.gone():
                 return
             self.world.now = max(self.world.now + 1, min((one.next_attempt for one in due), default=0))
-        raise self.world.broken("I10", f"{len(due)} alerts are still on their way")
+        self.world.breaks("I10", f"{len(due)} alerts are still on their way")
 
     def close(self) -> None:
         """Frees everything."""

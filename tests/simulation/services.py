@@ -197,7 +197,7 @@ class Service:
             "reason": verdict.reason,
             "units": units if verdict.allowed else None,
             "billable": False if verdict.allowed and random.random() < 0.1 else None,
-            "dimensions": {"model": random.choice(["m1", "m2", "m3"])},
+            "dimensions": self._dimensions(secret),
             "time": self.clock() - random.randrange(40 * 86_400) * SECOND if late else None,
         }
         try:
@@ -206,6 +206,16 @@ class Service:
             world.note(self.name, "spool full")
             return checked._replace(allowed=False)
         return checked._replace(event=event)
+
+    def _dimensions(self, secret: str) -> dict[str, str]:
+        """What else is known of a request; services are careless with secrets, and some write much."""
+        random = self.world.random
+        found = {"model": random.choice(["m1", "m2", "m3"])}
+        if random.random() < 0.1:
+            found["path"] = f"/v1/chat?key={secret}"
+        if self.world.weights.small_spool:
+            found["note"] = "n" * 1000
+        return found
 
     def record(self, facts: dict[str, Any]) -> tuple[str, str]:
         """Records, and remembers that it did."""
@@ -230,9 +240,9 @@ class Service:
         self.audience.recorded[self.name, id] = recorded
         self.audience.created.add(canonical(raw))
         if len(spool.segments) and sum(s.size_bytes for s in spool.segments) > spool.max_bytes:
-            raise self.world.broken("I11", self.name, "has a spool larger than allowed")
+            self.world.breaks("I11", self.name, "has a spool larger than allowed")
         self.world.note(self.name, "recorded", id)
-        if self.world.random.random() < 0.2:
+        if self.world.random.randrange(100) < self.world.weights.sync_percent:
             self.sync()
         return self.name, id
 
@@ -260,6 +270,10 @@ class Service:
         except InterruptedRetryError:
             self.world.note(self.name, "tries again later", shipper.failures)
             return True
+        except Exception as error:
+            # Its thread would try again, but neither the log nor the disk can be the cause here.
+            self.world.breaks("I10", f"{self.name} cannot ship: {error!r}")
+            return False
         self.world.note(self.name, "shipped", shipper.shipped)
         return worked
 
