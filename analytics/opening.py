@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +132,7 @@ def _connect(path: Path) -> Connection:
     try:
         return duckdb.connect(str(path))
     except duckdb.Error as error:
-        if "lock" in str(error).lower():
+        if is_busy(error):
             raise StoreBusy(f"{path} is open in another process: {_first_line(error)}") from error
         raise damaged(path, error) from error
 
@@ -148,7 +149,10 @@ def _create(path: Path) -> None:
         connection.execute("INSERT INTO meta VALUES (?, ?)", list(item))
     connection.execute("CHECKPOINT")
     connection.close()
-    os.link(draft, path) if not path.exists() else None
+    if not path.exists():
+        # Of a file that is gone: DuckDB would play it into this one.
+        Path(f"{path}.wal").unlink(missing_ok=True)
+        os.link(draft, path)
     draft.unlink()
     descriptor = os.open(path.parent, os.O_RDONLY)
     os.fsync(descriptor)
@@ -171,6 +175,26 @@ def _is_running(process: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+@contextmanager
+def in_words(path: Path) -> Iterator[None]:
+    """Whatever DuckDB cannot do with the file is said in our words; but not that it was closed meanwhile.
+
+    Raises:
+        StoreDamaged: it cannot be read, or not written.
+    """
+    try:
+        yield
+    except duckdb.ConnectionException:
+        raise
+    except duckdb.Error as error:
+        raise damaged(path, error) from error
+
+
+def is_busy(error: duckdb.Error) -> bool:
+    """Whether DuckDB could not open a file because another process has it open. (Damaged ones have *blocks*.)"""
+    return "set lock on file" in str(error)
 
 
 def damaged(path: Path, error: Exception) -> StoreDamaged:

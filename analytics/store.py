@@ -47,13 +47,14 @@ class Store:
         trail: Trail | None = None,
     ) -> None:
         self.path = path
-        self.name = opening.meta(connection)["store"]
-        """What tells it from every other store."""
+        with opening.in_words(path):
+            self.name = opening.meta(connection)["store"]
+            """What tells it from every other store."""
+            self._columns = opening.columns_of(connection)
         self._connection = connection
         self._clock = clock
         self._trail = trail
         self._identity = opening.identity(path)
-        self._columns = opening.columns_of(connection)
         self._positions: dict[int, int] = {}
         self._epoch = 0
         self._next_batch = 0
@@ -79,9 +80,13 @@ class Store:
         """
         made = not path.exists()
         connection = opening.open_file(path, _settings(threads, memory_limit))
-        store = cls(connection, path, clock, trail)
-        if trail is not None:
-            follow(trail, store._read, store.name, made=made, now=clock())
+        try:
+            store = cls(connection, path, clock, trail)
+            if trail is not None:
+                follow(trail, store._read, store.name, made=made, now=clock())
+        except BaseException:
+            connection.close()
+            raise
         return store
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
@@ -91,7 +96,8 @@ class Store:
     def resume(self) -> Resumed:
         """Takes ownership: a new epoch, and where to go on from."""
         read = self._read
-        self._columns = opening.columns_of(self._connection)
+        with opening.in_words(self.path):
+            self._columns = opening.columns_of(self._connection)
         self._next_batch = read("SELECT coalesce(max(batch), 0) + 1 FROM commits")[0][0]
         self._epoch = read("SELECT coalesce(max(epoch), 0) + 1 FROM commits")[0][0]
         self._next_seq = read("SELECT coalesce(max(seq), -1) + 1 FROM usage")[0][0]
@@ -109,7 +115,8 @@ class Store:
 
     def digests(self) -> npt.NDArray[np.uint64]:
         """The digest of every row, in row order."""
-        found = self._connection.execute("SELECT digest FROM usage ORDER BY seq").fetchnumpy()["digest"]
+        with opening.in_words(self.path):
+            found = self._connection.execute("SELECT digest FROM usage ORDER BY seq").fetchnumpy()["digest"]
         return np.asarray(found, dtype=np.uint64)
 
     def write(self, batch: Batch) -> Iterator[str]:
@@ -234,11 +241,12 @@ class Store:
 
     def _together(self, *statements: str) -> None:
         """One transaction."""
-        self._connection.execute("BEGIN")
         try:
-            for statement in statements:
-                self._connection.execute(statement)
-            self._connection.execute("COMMIT")
+            with opening.in_words(self.path):
+                self._connection.execute("BEGIN")
+                for statement in statements:
+                    self._connection.execute(statement)
+                self._connection.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
@@ -294,7 +302,8 @@ class Store:
         self._connection.unregister("incoming")
 
     def _read(self, query: str) -> list[Any]:
-        return self._connection.execute(query).fetchall()
+        with opening.in_words(self.path):
+            return self._connection.execute(query).fetchall()
 
     def _roll_back(self) -> None:
         try:

@@ -46,7 +46,9 @@ def exchange(settings: Settings, new: Path, words: str) -> Iterator[str]:
     accept(settings.trail_path, name, words, now)
     yield "accepted"
     kept = live.with_name(f"{live.stem}.{datetime.fromtimestamp(now / 1e6, UTC):%Y%m%dT%H%M%S.%f}{live.suffix}")
-    if live.exists():
+    if live.is_dir():
+        live.rename(kept)  # whatever it is doing there
+    elif live.exists():
         os.link(live, kept)
         if _wal(live).exists():
             os.link(_wal(live), _wal(kept))
@@ -107,7 +109,7 @@ def _settle(live: Path) -> None:
     try:
         duckdb.connect(str(live)).close()
     except duckdb.Error as error:
-        if "lock" in str(error).lower():
+        if opening.is_busy(error):
             raise StoreBusy(f"{live} is open in another process: {error}") from error
 
 
@@ -119,7 +121,7 @@ def _name_of(store: Path) -> str:
             connection.execute("CHECKPOINT")
             return name
     except duckdb.Error as error:
-        if "lock" in str(error).lower():
+        if opening.is_busy(error):
             raise StoreBusy(f"{store} is open in another process: {error}") from error
         raise StoreDamaged(f"{store} cannot be read: {error}") from error
 

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from doortab.analytics import opening
 from doortab.analytics.audit import Audit
 from doortab.analytics.cells import Read
 from doortab.analytics.store import Store
@@ -200,11 +201,16 @@ class Ledger:
         self.log.close()
 
     def reader(self) -> Read:
-        """A function that answers SQL, for one thread."""
+        """A function that answers SQL, for one thread.
+
+        Raises:
+            StoreDamaged (when it is called): DuckDB cannot read what is there.
+        """
         cursor = self.store.cursor()
 
         def read(query: str) -> list[Any]:
-            return cursor.execute(query).fetchall()
+            with opening.in_words(self.store.path):
+                return cursor.execute(query).fetchall()
 
         return read
 
