@@ -27,6 +27,7 @@ from doortab.analytics.audit import REPAIRS, Audit
 from doortab.ledger import Ledger
 from doortab.questions import answer
 from doortab.schemas.errors import DoortabError
+from doortab.schemas.log import Supervised
 
 STATUS = {1: 500, 2: 400, 3: 404, 4: 403, 75: 503}
 
@@ -107,6 +108,15 @@ class LedgerCollector:
         if audit is not None:
             yield from audit_metrics(audit)
         yield GaugeMetricFamily("doortab_ledger_epoch", "How often the store was taken over", told["epoch"])
+        if isinstance(self._ledger.log, Supervised):
+            yield from log_metrics(self._ledger.log)
+
+
+def log_metrics(log: Supervised) -> Iterator[Metric]:
+    """How the clients of the ledger's log fare."""
+    words = "Clients of the log that failed or fell silent, and were replaced"
+    yield CounterMetricFamily("doortab_log_client_replaced", words, log.clients_replaced)
+    yield GaugeMetricFamily("doortab_log_threads_leaked", "Threads of theirs that did not end", log.threads_leaked)
 
 
 def audit_metrics(audit: Audit) -> Iterator[Metric]:

@@ -47,6 +47,21 @@ class Identified(Protocol):
         ...
 
 
+@runtime_checkable
+class Supervised(Protocol):
+    """A log whose clients are thrown away and replaced when they fail, or fall silent."""
+
+    @property
+    def clients_replaced(self) -> int:
+        """How many were."""
+        ...
+
+    @property
+    def threads_leaked(self) -> int:
+        """Threads of theirs that did not end; a process that collects them should be restarted."""
+        ...
+
+
 class Reader(Protocol):
     """Reads assigned partitions from given offsets. One thread owns it; only ``wake`` may come from another."""
 

@@ -14,9 +14,11 @@ from contextlib import contextmanager
 import pytest
 
 from doortab.log.kafka import KafkaLog
+from doortab.schemas import topics
 from doortab.schemas.errors import LogUnavailable
 from doortab.schemas.log import Entry, TopicPartition
 from doortab.schemas.topics import Topic
+from doortab.server import LedgerCollector
 from tests.kafka.conftest import free_ports
 from tests.kafka.house import House, wait_for
 from tests.kafka.meddler import Meddler
@@ -164,6 +166,25 @@ def test_k2_a_broker_that_forgot_the_producer_makes_it_drop_what_was_on_its_way(
     told = refused_once(error_code, meddled[1], meddled_log, prefix)
 
     assert told == [error, "delivered", "delivered", "delivered"]
+
+
+def test_a_client_that_was_replaced_is_a_figure_of_the_ledger(meddled: tuple[Broker, Meddler], house: HOUSE) -> None:
+    home = house(meddled[1].address)
+    before = figures_of(home)
+    meddled[1].spoil(29, 1)
+
+    with pytest.raises(LogUnavailable):
+        home.log.append(topics.REVOCATIONS, [Entry(0, b"nobody", b"{}")], timeout_seconds=20)
+
+    assert meddled[1].produce_errors_left == 0
+    assert before["doortab_log_client_replaced_total"] == 0
+    assert figures_of(home) == before | {"doortab_log_client_replaced_total": 1}
+
+
+def figures_of(home: House) -> dict[str, float]:
+    """What Prometheus is told of the log's clients."""
+    found = [sample for metric in LedgerCollector(home.ledger).collect() for sample in metric.samples]
+    return {sample.name: sample.value for sample in found if sample.name.startswith("doortab_log_")}
 
 
 def test_k3_a_leader_that_is_on_no_list_stops_the_sender_for_good(
