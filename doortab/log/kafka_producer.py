@@ -4,6 +4,13 @@ Facts behind this (kafka-python 3.0.12, measured): after an outage the idempoten
 without an error; one failed batch can poison all later sends; it buffers without bound; it does not survive
 a fork; ``flush`` says nothing about delivery. So: every future is waited for, what is on its way is bounded,
 and after any failure, or 30 s without an acknowledgement, the producer is replaced. The caller sends again.
+
+Two of the ways to hang were not to be had from Apache Kafka 4.3.0 itself. Out of order and unknown producer (K2): a
+restart, a kill, and a disk put back by an earlier copy of it, which makes a broker forget its producers, were tried,
+and the codes themselves, put into its answers. The producer takes a new epoch each time, the batches on their way
+fail, and later ones go through. A leader that is on no list of brokers (K3): of three brokers one was killed at a
+time; a cluster names no leader, or another one, but none that it does not list. Written into its answers on their
+way, it does stop the sender for good. Replacement is the same for all of them, so that nothing hangs on which it was.
 """
 
 from __future__ import annotations

@@ -79,6 +79,10 @@ class House:
     def settle(self, seconds: float = SETTLED_SECONDS) -> None:
         """Waits until everything recorded is in the log, and everything in the log is in the store."""
         wait_for(self.delivered, seconds)
+        self.settle_billed(seconds)
+
+    def settle_billed(self, seconds: float = SETTLED_SECONDS) -> None:
+        """Waits until everything in the log is in the store."""
         wait_for(self._billed, seconds)
 
     def _billed(self) -> bool:

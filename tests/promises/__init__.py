@@ -31,7 +31,14 @@ ZERO = (
 )
 """Figures that must be nothing, and are shown when they are."""
 
-UNITS = {"_milliseconds": "ms", "_seconds": "s", "_mb": "MB", "_kb_a_minute": "kB/min", "_threads": "threads"}
+UNITS = {
+    "_microseconds": "µs",
+    "_milliseconds": "ms",
+    "_seconds": "s",
+    "_mb": "MB",
+    "_kb_a_minute": "kB/min",
+    "_threads": "threads",
+}
 """Ends of the names of figures of which the largest counts, and how they are written."""
 
 Figures = dict[str, int]
