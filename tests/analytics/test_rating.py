@@ -23,8 +23,10 @@ from tests import naive
 from tests.analytics.installation import Installation
 from tests.consumers.test_counters import CAPS, Stream, tariff_of
 
+pytestmark = pytest.mark.promises("R18")
+
 FIRST = int(os.environ.get("DOORTAB_TEST_SEED", "1"))
-SEEDS = range(FIRST, FIRST + int(os.environ.get("DOORTAB_TEST_EXAMPLES", "100")) // 20)
+SEEDS = range(FIRST, FIRST + int(os.environ.get("DOORTAB_TEST_EXAMPLES", "100")) // 33)
 EVENTS = 80
 
 

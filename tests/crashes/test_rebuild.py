@@ -55,7 +55,7 @@ def lived(tmp_path_factory: pytest.TempPathFactory) -> tuple[Settings, dict[str,
 
 
 def _cut(file: Path, parts: int) -> list[list[bytes]]:
-    lines = file.read_bytes().splitlines()[:6000]
+    lines = file.read_bytes().splitlines()[:3000]
     return [lines[i::parts] for i in range(parts)]
 
 
