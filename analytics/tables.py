@@ -167,7 +167,11 @@ def arrow(table: str, columns: Mapping[str, Sequence[Any]]) -> pa.Table:
     return pa.table({name: _array(values, types[name]) for name, values in columns.items()})
 
 
-def _array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+def _array(values: Any, kind: pa.DataType) -> Any:
+    """Values as Arrow, in the type of their column. What comes as Arrow stays as it is, text coded or not."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        coded = pa.types.is_dictionary(values.type)
+        return values if coded or values.type == kind else values.cast(kind)
     if kind == _TIME:
         return pa.array(values, pa.int64()).cast(_TIME)
     return pa.array(values, kind)
@@ -178,9 +182,9 @@ def usage_arrow(rows: Rows, first_seq: int, column_names: Mapping[tuple[str, str
     table = {name: _array(getattr(rows, name), kind) for name, kind in USAGE.items() if name != "seq"}
     table["seq"] = pa.array(np.arange(first_seq, first_seq + len(rows)))
     for unit, whole in rows.units.items():
-        table[column_names["units", unit]] = pa.array(whole, pa.int64())
+        table[column_names["units", unit]] = _array(whole, pa.int64())
     for dimension, texts in rows.dimensions.items():
-        table[column_names["dimensions", dimension]] = pa.array(texts, pa.string())
+        table[column_names["dimensions", dimension]] = _array(texts, pa.string())
     return pa.table(table)
 
 

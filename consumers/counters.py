@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from doortab.consumers.columns import Whole
+from doortab.consumers.sift import Accounts
 from doortab.schemas import charges, money
 from doortab.schemas.batch import CounterKey
 from doortab.schemas.events import Event
@@ -48,6 +50,11 @@ class Counter:
         reached = -1 if value is None else value
         self.next = min((level.limit for level in levels if level.limit > reached), default=NEVER)
 
+    def add(self, more: int) -> int:
+        """The value, so much more than it was."""
+        self.value += more
+        return self.value
+
     def crossed(self) -> list[Level]:
         """The levels that the value has reached since ``next`` was set; moves ``next`` on."""
         reached = [level for level in self.levels if self.next <= level.limit <= self.value]
@@ -75,6 +82,16 @@ class Slot:
         self.tiers = tiers
         self.rates: dict[tuple[str | None, ...], tuple[Rate, ...]] = {}
 
+    def rates_of(self, signature: tuple[str | None, ...]) -> tuple[Rate, ...]:
+        """The rates of that signature which are in force at some time of the slot's life."""
+        assert self.plan is not None
+        rates = self.rates.get(signature)
+        if rates is None:
+            if len(self.rates) >= MAX_RATES:
+                self.rates.clear()  # a filter reads something that nearly every event has another of
+            rates = self.rates[signature] = self.plan.rates_within(signature, self.since, self.until)
+        return rates
+
 
 class Crossing(NamedTuple):
     """Event ``number`` brought ``counter`` to ``level``; ``value`` is what it stood at then."""
@@ -100,9 +117,9 @@ class Counters:
         self,
         tariff: Tariff,
         order: Iterable[int],
-        events: Sequence[Event],
-        times: Sequence[int],
-        accounts: Sequence[str],
+        events: Sequence[Event] | Mapping[int, Event],
+        times: Sequence[int] | Whole,
+        accounts: Accounts,
         rests: Mapping[int, Mapping[str, Any]],
         lineages: Mapping[str, str] = NOTHING,
     ) -> list[Crossing]:
@@ -110,26 +127,37 @@ class Counters:
 
         ``lineages`` says of keys that took another's place which key began: rotation resets no budget.
         """
-        self._adopt(tariff)
-        slots, touched = self._slots, self._touched
+        self.adopt(tariff)
         crossings: list[Crossing] = []
         for i in order:
-            event = events[i]
+            event, time = events[i], int(times[i])
             key = event.data.key
-            place = (accounts[i], lineages.get(key, key) if key is not None else None)
-            time = times[i]
-            slot = slots.get(place)
-            if slot is None or not slot.since <= time < slot.until:
-                slot = slots[place] = self._slot(tariff, place, time)
-            touched[id(slot)] = slot
+            account = accounts[i]
+            assert account is not None
+            slot = self.slot_at((account, lineages.get(key, key) if key is not None else None), time)
             amount = self._amount(slot, event, time, rests.get(i, NOTHING)) if slot.plan is not None else 0
             for counter in slot.spend:
-                value = counter.value = counter.value + amount
+                value = counter.add(amount)
                 if value >= counter.next:
                     crossings += [Crossing(i, counter.key, level, value) for level in counter.crossed()]
             if slot.use:
                 crossings += self._use(slot, i, event, rests.get(i, NOTHING))
         return crossings
+
+    def adopt(self, tariff: Tariff) -> None:
+        """Counts by this tariff from here on."""
+        if tariff is not self._tariff:
+            self._forget()
+            self._tariff = tariff
+
+    def slot_at(self, place: tuple[str, str | None], time: int) -> Slot:
+        """The slot that an account's key moves at that time; what it holds counts as touched."""
+        slot = self._slots.get(place)
+        if slot is None or not slot.since <= time < slot.until:
+            assert self._tariff is not None
+            slot = self._slots[place] = self._slot(self._tariff, place, time)
+        self._touched[id(slot)] = slot
+        return slot
 
     def _use(self, slot: Slot, index: int, event: Event, rest: Mapping[str, Any]) -> Iterator[Crossing]:
         """Counts what caps on meters measure of the event."""
@@ -137,23 +165,16 @@ class Counters:
             if not line.takes(event, rest):
                 continue
             counter.moved = True
-            counter.value += line.quantity(event, rest) or 0
-            if counter.value >= counter.next:
+            if counter.add(line.quantity(event, rest) or 0) >= counter.next:
                 yield from [Crossing(index, counter.key, level, counter.value) for level in counter.crossed()]
 
     def _amount(self, slot: Slot, event: Event, time: int, rest: Mapping[str, Any]) -> int:
         """What the event costs, of 10^-36."""
         assert slot.plan is not None
-        signature = slot.plan.signature(event)
-        rates = slot.rates.get(signature)
-        if rates is None:
-            if len(slot.rates) >= MAX_RATES:
-                slot.rates.clear()  # a filter reads something that nearly every event has another of
-            rates = slot.rates[signature] = slot.plan.rates_within(signature, slot.since, slot.until)
         units = event.data.units
         amount = 0
-        for rate in rates:
-            unit, since, until, price, test, _, _ = rate
+        for rate in slot.rates_of(slot.plan.signature(event)):
+            unit, since, until, price, test = rate[:5]
             if not since <= time < until or (test is not None and not test(event, rest)):
                 continue
             if price is not None and unit is not None:
@@ -194,11 +215,6 @@ class Counters:
         """Puts recounted values in the place of what was counted, as after a change of prices."""
         self._forget()
         self._stored.update(counted)
-
-    def _adopt(self, tariff: Tariff) -> None:
-        if tariff is not self._tariff:
-            self._forget()
-            self._tariff = tariff
 
     def _forget(self) -> None:
         """Keeps the values alone: which levels there are, another tariff says."""

@@ -9,27 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from doortab.consumers.columns import Columns, Texts
 from doortab.consumers.counters import Crossing, Level, show_value
 from doortab.schemas import alerts, instants, revocations, topics
 from doortab.schemas.batch import CounterKey, Decision, Message
 from doortab.schemas.periods import PeriodKind, period_of
 from doortab.schemas.tariff import AMOUNT, Tariff
-from doortab.schemas.wire import Decoded
 
 REACHED = 100
 
 
-def decide(tariff: Tariff, crossings: Sequence[Crossing], decoded: Decoded, accounts: Sequence[str]) -> list[Decision]:
+def decide(tariff: Tariff, crossings: Sequence[Crossing], columns: Columns, accounts: Texts) -> list[Decision]:
     """The decisions of the crossings, each naming the event that brought it about."""
     decisions = []
+    events = columns.picked(sorted({crossing.number for crossing in crossings}))
     for index, counter, level, value in crossings:
-        event = decoded.events[index]
+        event = events[index]
         cause = {
-            "at": decoded.span_of(index).logged,
+            "at": columns.logged_at(index),
             "event_source": event.source,
             "event_id": event.id,
-            "event_time": decoded.times[index],
-            "place": decoded.place_of(index),
+            "event_time": int(columns.times[index]),
+            "place": columns.place_of(index),
         }
         decisions.append(decision(tariff, counter, level, value, accounts[index], event.data.key, cause))
     return decisions

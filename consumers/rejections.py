@@ -6,17 +6,19 @@ import base64
 
 import msgspec
 
+from doortab.consumers.columns import Columns
 from doortab.schemas import alerts, instants, topics, wire
 from doortab.schemas.batch import Message
-from doortab.schemas.wire import Decoded, Rejected
+from doortab.schemas.wire import Rejected
 
 PUBLISHED_BYTES = 4096
 """So much of a rejected value goes to topic ``rejected``; the store keeps more."""
 
 
-def conflict(decoded: Decoded, index: int) -> Rejected:
+def conflict(columns: Columns, index: int) -> Rejected:
     """The rejection of an event whose (source, id) already stands for another content."""
-    event, (partition, offset, place) = decoded.events[index], decoded.place_of(index)
+    event, (partition, offset, place) = columns[index], columns.place_of(index)
+    event.time = instants.text(int(columns.times[index]))
     raw = wire.encode(event)
     detail = f"source {event.source!r} and id {event.id!r} name an earlier event with other content; the first stands"
     return Rejected(topics.USAGE, partition, offset, place, "id_conflict", detail, raw[: wire.KEPT_BYTES], len(raw))

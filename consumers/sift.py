@@ -13,6 +13,18 @@ from doortab.schemas.batch import StoredEvent
 from doortab.schemas.events import Event, is_billable
 
 
+class Events(Protocol):
+    """The events of a batch, of which some can be picked."""
+
+    def picked(self, numbers: Sequence[int]) -> Mapping[int, Event]: ...
+
+
+class Accounts(Protocol):
+    """By event whose it is."""
+
+    def __getitem__(self, number: int, /) -> str | None: ...
+
+
 class Finder(Protocol):
     """Where stored events are looked up."""
 
@@ -30,32 +42,31 @@ class Sifted(NamedTuple):
 
 
 def sift(
-    events: Sequence[Event],
-    accounts: Sequence[str],
+    events: Events,
+    accounts: Accounts,
     rest: Mapping[int, str],
     digests: Digests,
     index: IdIndex,
     store: Finder,
 ) -> Sifted:
-    """Tells new events from known ones; of several in the batch with one (source, id), the first stands."""
+    """Tells new events from known ones; of several in the batch with one (source, id), the first stands.
+
+    Only events of whose digest there is another are looked at.
+    """
     repeats = repeated(digests)
     hits = index.hits(digests)
     if not repeats and not hits:
-        return Sifted(list(range(len(events))), [], [])
+        return Sifted(list(range(len(digests))), [], [])
     known = _look_up(hits, store)
-    suspects = set(repeats) | set(repeats.values()) | {hit.number for hit in hits}
     sifted = Sifted([], [], [])
-    for i, event in enumerate(events):
-        if i not in suspects:
-            sifted.fresh.append(i)
-            continue
-        name = (event.source, event.id)
+    suspects = sorted(set(repeats) | set(repeats.values()) | {hit.number for hit in hits})
+    for i, event in events.picked(suspects).items():
         content = content_of(event, accounts[i], rest.get(i))
-        before = known.setdefault(name, content)
-        if before is content:
-            sifted.fresh.append(i)
-        else:
+        before = known.setdefault((event.source, event.id), content)
+        if before is not content:
             (sifted.duplicates if before == content else sifted.conflicts).append(i)
+    known_before = {*sifted.duplicates, *sifted.conflicts}
+    sifted.fresh.extend(i for i in range(len(digests)) if i not in known_before)
     return sifted
 
 
@@ -70,7 +81,7 @@ def _look_up(hits: Sequence[Hit], store: Finder) -> dict[tuple[str, str], Conten
     }
 
 
-def content_of(event: Event, account: str, rest: str | None) -> Content:
+def content_of(event: Event, account: str | None, rest: str | None) -> Content:
     """What must be equal for two events of one (source, id) to be one event. Their times may differ."""
     data = event.data
     return (

@@ -25,23 +25,27 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from doortab.consumers import enforcer
+from doortab.consumers import enforcer, groups
 from doortab.consumers.adoption import redecide
+from doortab.consumers.attribution import accounts_of
+from doortab.consumers.columns import Columns, Texts
 from doortab.consumers.counters import Counters, show_value
-from doortab.consumers.dedupe import IdIndex, digests_of
-from doortab.consumers.recorder import Places, rows_of
+from doortab.consumers.dedupe import IdIndex
+from doortab.consumers.intake import Inline, Intake
+from doortab.consumers.recorder import rows_of
 from doortab.consumers.rejections import conflict, rejection_message, unattributed_message
 from doortab.consumers.sift import Finder, Sifted, sift
 from doortab.consumers.views import NO_CATALOG, Views
 from doortab.schemas import topics, wire
 from doortab.schemas.batch import Batch, CounterKey, Decision, Message, Progress, Resumed, Rows
-from doortab.schemas.events import UNATTRIBUTED, Event, is_billable
-from doortab.schemas.log import Entry, Log, Record, TopicPartition
+from doortab.schemas.events import UNATTRIBUTED
+from doortab.schemas.log import Entry, Log, TopicPartition
 from doortab.schemas.tariff import Tariff
 
-MAX_RECORDS = 20_000
-MAX_BYTES = 8_000_000
-"""A turn takes at most so much: about 20,000 events, one a record or hundreds, so that a commit stays short."""
+MAX_RECORDS = 60_000
+MAX_BYTES = 24_000_000
+"""A turn takes at most so much, about 60,000 events, one a record or hundreds: fewer cost more each, more take longer
+until they are committed."""
 
 
 class Store(Finder, Protocol):
@@ -91,7 +95,8 @@ class Worker:
         self.epoch = resumed.epoch
         self.positions = {p: resumed.positions.get(p, 0) for p in range(log.partition_count(topics.USAGE))}
         self.totals: Tally[str] = Tally()
-        self._reader = log.reader({TopicPartition(topics.USAGE, p): at for p, at in self.positions.items()})
+        reader = log.reader({TopicPartition(topics.USAGE, p): at for p, at in self.positions.items()})
+        self._source = Inline(reader)
 
     def turn(self, timeout_seconds: float) -> Iterator[str]:
         """One turn of the loop. Yields a name after each step; nothing is held between two turns.
@@ -101,12 +106,17 @@ class Worker:
             StoreDamaged: the store must be opened again.
         """
         self._follow_new_partitions()
-        records = self._reader.poll(*self._max, timeout_seconds)
+        # Thousands of small objects at once, none in a cycle: the collector would only walk them.
+        gc.disable()
+        try:
+            intake = self._source.poll(*self._max, timeout_seconds)
+        finally:
+            gc.enable()
         self._views.catch_up()
         yield "polled"
         yield from self._reject_unreadable()
-        if records:
-            yield from self._take(records)
+        if intake is not None:
+            yield from self._take(intake)
         else:
             yield from self._adopt(dict.fromkeys(self.positions, self._views.newest))
             self._store.compact()
@@ -124,59 +134,67 @@ class Worker:
         """A topic may grow while the ledger runs."""
         new = range(len(self.positions), self._log.partition_count(topics.USAGE))
         if new:
-            self._reader.seek({TopicPartition(topics.USAGE, partition): 0 for partition in new})
+            self._source.seek({TopicPartition(topics.USAGE, partition): 0 for partition in new})
             self.positions |= dict.fromkeys(new, 0)
 
     def wake(self) -> None:
         """Ends a waiting turn at once. Callable from any thread."""
-        self._reader.wake()
+        self._source.wake()
 
     def close(self) -> None:
         """Frees the readers; log and store stay open."""
-        self._reader.close()
+        self._source.close()
         self._views.close()
 
-    def _take(self, records: list[Record]) -> Iterator[str]:
+    def _take(self, intake: Intake) -> Iterator[str]:
         """Commits the records, stopping in each partition wherever a new catalog comes into force."""
-        while records:
-            ready: list[Record] = []
-            later: list[Record] = []
-            due: dict[int, int] = {}
-            for record in records:
-                wanted = self._views.catalog_at(record.timestamp_ms)
-                if record.partition in due or wanted > self._adopted.get(record.partition, NO_CATALOG):
-                    due.setdefault(record.partition, wanted)
-                    later.append(record)
-                else:
-                    ready.append(record)
-            if ready:
-                # Thousands of small objects at once, none in a cycle: the collector would only walk them.
+        while len(intake):
+            due, waits = self._catalogs_due(intake)
+            ready, later = intake.divided(~waits) if due else (intake, None)
+            if len(ready):
                 gc.disable()
                 try:
                     yield from self._commit(ready)
                 finally:
                     gc.enable()
             yield from self._adopt(due)
-            records = later
+            if later is None:
+                return
+            intake = later
 
-    def _commit(self, records: list[Record]) -> Iterator[str]:
-        decoded = wire.decode(records)
-        accounts = self._accounts(decoded)
+    def _catalogs_due(self, intake: Intake) -> tuple[dict[int, int], npt.NDArray[np.bool_]]:
+        """By partition the catalog that must be adopted first, and which records wait for that."""
+        seen = intake.seen
+        due: dict[int, int] = {}
+        waits = np.zeros(len(intake), np.bool_)
+        newest = self._views.newest
+        if all(self._adopted.get(partition, NO_CATALOG) == newest for partition in self.positions):
+            return due, waits
+        for number, (partition, stamp_ms) in enumerate(
+            zip(seen.partition.tolist(), seen.stamp_ms.tolist(), strict=True)
+        ):
+            wanted = self._views.catalog_at(stamp_ms)
+            if partition in due or wanted > self._adopted.get(partition, NO_CATALOG):
+                due.setdefault(partition, wanted)
+                waits[number] = True
+        return due, waits
+
+    def _commit(self, intake: Intake) -> Iterator[str]:
+        columns = intake.columns
+        accounts = accounts_of(columns, self._views, self._adopted)
         yield "decoded"
-        digests = digests_of(decoded.events)
-        sifted = sift(decoded.events, accounts, decoded.rest, digests, self._index, self._store)
+        digests = columns.digests
+        sifted = sift(columns, accounts, columns.rests, digests, self._index, self._store)
         yield "sifted"
-        billable = np.array([is_billable(event.data) for event in decoded.events], np.bool_)
-        moved, decisions = self._fold(decoded, sifted, accounts, billable)
+        moved, decisions = self._fold(columns, sifted, accounts)
         yield "folded"
-        places = Places(decoded)
-        rows = rows_of(sifted.fresh, decoded, accounts, billable, places, digests, self._store.room_for)
-        rejected = decoded.rejected + [conflict(decoded, i) for i in sifted.conflicts]
+        rows = rows_of(sifted.fresh, columns, accounts, self._store.room_for)
+        rejected = intake.rejected + [conflict(columns, i) for i in sifted.conflicts]
         messages = enforcer.messages(decisions) + [rejection_message(r) for r in rejected]
-        messages += self._unattributed(decoded, accounts, sifted.fresh)
-        progress = self._progress(records, places, sifted, billable, rejected)
+        messages += self._unattributed(columns, accounts, sifted.fresh)
+        progress = self._progress(intake, sifted, rejected)
         yield from self._write(Batch(rows, rejected, moved, decisions, messages, progress))
-        self._index.add(np.asarray(rows.digest, dtype=np.uint64), self._next_seq)
+        self._index.add(digests[sifted.fresh], self._next_seq)
         self._next_seq += len(rows)
         for step in progress:
             self.positions[step.partition] = step.next
@@ -187,65 +205,35 @@ class Worker:
         yield from self._store.write(batch)
         self._pending += batch.messages
 
-    def _accounts(self, decoded: wire.Decoded) -> list[str]:
-        accounts = [event.data.account for event in decoded.events]
-        if None in accounts:
-            for i, account in enumerate(accounts):
-                if account is None:
-                    span = decoded.span_of(i)
-                    accounts[i] = self._account(decoded.events[i], span.partition, span.logged // 1000)
-        return accounts  # type: ignore[return-value]
-
-    def _account(self, event: Event, partition: int, stamp_ms: int) -> str:
-        """Whose an event is that does not say: its key's, else its subject's, else the subject itself."""
-        owner = self._views.account_of_key(event.data.key, stamp_ms) if event.data.key is not None else None
-        if owner is not None:
-            return owner
-        if event.subject is None:
-            return UNATTRIBUTED
-        tariff = self._views.tariff(self._adopted.get(partition, NO_CATALOG))
-        return tariff.account_of_subject(event.subject) or event.subject
-
-    def _fold(
-        self, decoded: wire.Decoded, sifted: Sifted, accounts: list[str], billable: npt.NDArray[np.bool_]
-    ) -> tuple[dict[CounterKey, str], list[Decision]]:
+    def _fold(self, columns: Columns, sifted: Sifted, accounts: Texts) -> tuple[dict[CounterKey, str], list[Decision]]:
         """Counts the new events that are charged, each under the catalog in force where it stands."""
         fresh = np.asarray(sifted.fresh, np.int64)
-        charged: list[int] = fresh[billable[fresh]].tolist()
-        rests: dict[int, Any] = {i: wire.decode_rest(text) for i, text in decoded.rest.items()}
-        lineages = self._views.lineages
+        charged = fresh[columns.billable[fresh]]
+        rests: dict[int, Any] = {i: wire.decode_rest(text) for i, text in columns.rests.items()}
         moved: dict[CounterKey, str] = {}
         decisions: list[Decision] = []
-        for offset, order in self._by_catalog(decoded, charged).items():
+        for offset, order in self._by_catalog(columns, charged).items():
             tariff = self._views.tariff(offset)
-            crossings = self._counters.fold(tariff, order, decoded.events, decoded.times, accounts, rests, lineages)
-            decisions += enforcer.decide(tariff, crossings, decoded, accounts)
+            crossings = groups.fold(self._counters, tariff, columns, order, accounts, rests, self._views.lineages)
+            decisions += enforcer.decide(tariff, crossings, columns, accounts)
             moved |= self._counters.settle()
         return moved, decisions
 
-    def _by_catalog(self, decoded: wire.Decoded, order: list[int]) -> dict[int, list[int]]:
-        catalogs = {self._adopted.get(partition, NO_CATALOG) for partition in self.positions}
-        if len(catalogs) == 1:
-            return {catalogs.pop(): order}
-        found: dict[int, list[int]] = {}
-        for i in order:
-            found.setdefault(self._adopted.get(decoded.span_of(i).partition, NO_CATALOG), []).append(i)
-        return found
+    def _by_catalog(self, columns: Columns, order: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.int64]]:
+        adopted = {partition: self._adopted.get(partition, NO_CATALOG) for partition in self.positions}
+        if len(set(adopted.values())) == 1:
+            return {next(iter(adopted.values())): order}
+        catalogs = np.array([adopted[partition] for partition in range(len(adopted))])[columns.numbers("part")[order]]
+        return {int(offset): order[catalogs == offset] for offset in dict.fromkeys(catalogs.tolist())}
 
-    def _progress(
-        self,
-        records: list[Record],
-        places: Places,
-        sifted: Sifted,
-        billable: npt.NDArray[np.bool_],
-        rejected: list[wire.Rejected],
-    ) -> list[Progress]:
+    def _progress(self, intake: Intake, sifted: Sifted, rejected: list[wire.Rejected]) -> list[Progress]:
+        columns = intake.columns
+        part, billable = columns.numbers("part"), columns.billable
         fresh = np.asarray(sifted.fresh, np.int64)
-        stored = Tally(places.part[fresh].tolist())
-        billed = Tally(places.part[fresh[billable[fresh]]].tolist())
-        duplicates = Tally(places.part[np.asarray(sifted.duplicates, np.int64)].tolist())
+        stored = Tally(part[fresh].tolist())
+        billed = Tally(part[fresh[billable[fresh]]].tolist())
+        duplicates = Tally(part[np.asarray(sifted.duplicates, np.int64)].tolist())
         refused = Tally(r.partition for r in rejected)
-        ends = {record.partition: record.offset + 1 for record in records}
         return [
             Progress(
                 p,
@@ -257,15 +245,15 @@ class Worker:
                 duplicates[p],
                 refused[p],
             )
-            for p, end in sorted(ends.items())
+            for p, end in sorted(intake.seen.ends().items())
         ]
 
-    def _unattributed(self, decoded: wire.Decoded, accounts: list[str], fresh: Sequence[int]) -> list[Message]:
-        if UNATTRIBUTED not in accounts:
+    def _unattributed(self, columns: Columns, accounts: Texts, fresh: Sequence[int]) -> list[Message]:
+        if UNATTRIBUTED not in accounts.names:
             return []
         # Requests without a key are refused by the thousand; only use that nobody pays for is worth a word.
-        nobodys = (i for i in fresh if accounts[i] == UNATTRIBUTED and is_billable(decoded.events[i].data))
-        first = next((decoded.span_of(i).logged for i in nobodys), None)
+        nobodys = (i for i in fresh if accounts[i] == UNATTRIBUTED and columns.billable[i])
+        first = next((columns.logged_at(i) for i in nobodys), None)
         message = unattributed_message(first) if first is not None else None
         if message is None or message.id in self._announced:
             return []

@@ -14,7 +14,7 @@ from doortab.schemas.wire import Rejected
 
 
 class Rows(msgspec.Struct):
-    """Usage events as columns of equal length, in log order: lists, or arrays of numbers.
+    """Usage events as columns of equal length, in log order: lists, or arrays of numpy or Arrow.
 
     ``time`` and ``logged`` are instants: when it happened and when the log received it. ``units`` holds,
     by unit, whole numbers below 2^63; ``more`` holds the other quantities of an event as a JSON object

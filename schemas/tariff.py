@@ -77,12 +77,32 @@ class Line(msgspec.Struct, frozen=True):
 Test = Callable[[Event, Mapping[str, Any]], bool]
 
 
+class Bound(NamedTuple):
+    """The usual test: that a unit's quantity compares so with a whole number."""
+
+    unit: str
+    operator: str
+    limit: int
+
+    def holds(self, value: int) -> bool:
+        """Whether the quantity passes."""
+        return _COMPARE[self.operator](value, self.limit)
+
+    def holds_between(self, least: int, most: int) -> bool | None:
+        """Whether every quantity in that range passes (True), or none does (False); None where some may."""
+        if self.operator in ("eq", "ne") and least < most:
+            return None if least <= self.limit <= most else self.operator == "ne"
+        passes = self.holds(least)
+        return passes if passes == self.holds(most) else None
+
+
 class Rate(NamedTuple):
     """A row of a line as the hot path wants it.
 
     ``unit`` is the unit that is charged, or None where that needs ``line.quantity``. ``price`` is for one
     whole unit, of 10^-36, or None where there is no unit, or where some row's price depends on what was used
-    before. ``test`` says whether the event meets the line's tests; None where it has none.
+    before. ``test`` says whether the event meets the line's tests, None where it has none; ``bound`` is the
+    same where there is just the usual one.
     """
 
     unit: str | None
@@ -92,6 +112,7 @@ class Rate(NamedTuple):
     test: Test | None
     line: Line
     model: charges.AnyModel
+    bound: Bound | None
 
 
 class PlanTariff:
@@ -142,7 +163,7 @@ def _rate(line: Line, row: Row) -> Rate:
     unit = line.source.name if line.source is not None and line.source.root == "units" else None
     linear = row.model.linear if line.linear and unit is not None else None
     price = linear * money.QUANTITY_ONE if linear is not None else None
-    return Rate(unit, row.since, row.until, price, _test(line), line, row.model)
+    return Rate(unit, row.since, row.until, price, _test(line), line, row.model, _bound(line))
 
 
 _COMPARE: dict[str, Callable[[int, int], bool]] = {
@@ -155,21 +176,28 @@ _COMPARE: dict[str, Callable[[int, int], bool]] = {
 }
 
 
-def _test(line: Line) -> Test | None:
-    """The line's tests as one function; that of one unit against a whole number, the usual one, is quick."""
-    if not line.tests:
+def _bound(line: Line) -> Bound | None:
+    """The line's tests, if there is one, of a unit against a whole number."""
+    if len(line.tests) != 1 or line.tests[0][0].root != "units" or line.tests[0][1].operator == "in":
         return None
-    if len(line.tests) > 1 or line.tests[0][0].root != "units" or line.tests[0][1].operator == "in":
-        return line.passes
     path, condition = line.tests[0]
     limit = meters.quantity(condition.values[0])
     if limit is None or limit % money.QUANTITY_ONE:
+        return None
+    return Bound(path.name, condition.operator, limit // money.QUANTITY_ONE)
+
+
+def _test(line: Line) -> Test | None:
+    """The line's tests as one function; the usual one is quick."""
+    if not line.tests:
+        return None
+    bound = _bound(line)
+    if bound is None:
         return line.passes
-    unit, compare, bound = path.name, _COMPARE[condition.operator], limit // money.QUANTITY_ONE
 
     def test(event: Event, rest: Mapping[str, Any]) -> bool:
-        value = event.data.units.get(unit)
-        return compare(value, bound) if isinstance(value, int) else line.passes(event, rest)
+        value = event.data.units.get(bound.unit)
+        return bound.holds(value) if isinstance(value, int) else line.passes(event, rest)
 
     return test
 
@@ -254,6 +282,10 @@ class Tariff:
         for entry in catalog.caps:
             cap = self._cap(entry)
             self._caps.setdefault(f"{cap.scope}:{cap.name}", []).append(cap)
+        fixed = [path for plan in self.plans.values() for path in plan.paths]
+        fixed += [path for caps in self._caps.values() for cap in caps if cap.line for path, _ in cap.line.fixed]
+        self.paths = tuple(dict.fromkeys(fixed))
+        """All text that a price or a cap depends on."""
 
     def plan_of(self, account: str) -> PlanTariff | None:
         """The plan that the account pays, or None where it pays nothing."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from doortab.consumers import dedupe
 from doortab.consumers.dedupe import IdIndex, digests_of, repeated
-from doortab.consumers.recorder import whole
+from doortab.consumers.columns import whole
 from doortab.consumers.sift import Sifted, sift
 from doortab.schemas.batch import StoredEvent
 from doortab.schemas.events import Event, Usage, is_billable
@@ -128,13 +128,23 @@ class Rows:
         )
 
 
+class Picked:
+    """Events, of which some can be picked."""
+
+    def __init__(self, events: Sequence[Event]) -> None:
+        self.events = events
+
+    def picked(self, numbers: Sequence[int]) -> dict[int, Event]:
+        return {number: self.events[number] for number in numbers}
+
+
 def sifted_in_batches(batches: Sequence[Sequence[Event]], few: Callable[[int], int]) -> list[Sifted]:
     """Sifts batch after batch as the worker does, with digests that ``few`` makes collide."""
     index, rows, found = IdIndex(), Rows(), []
     for batch in batches:
         digests = as_array([few(int(digest)) for digest in digests_of(list(batch))])
         accounts = [one.data.account or "?" for one in batch]
-        sifted = sift(list(batch), accounts, {}, digests, index, rows)
+        sifted = sift(Picked(batch), accounts, {}, digests, index, rows)
         index.add(digests[sifted.fresh], len(rows.rows))
         for i in sifted.fresh:
             rows.add(int(digests[i]), batch[i], None)
