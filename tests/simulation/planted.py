@@ -21,7 +21,7 @@ from doortab.analytics import deliveries, notify, snapshot
 from doortab.analytics.deliveries import Deliveries
 from doortab.analytics.store import Store
 from doortab.consumers import counters, enforcer, worker
-from doortab.consumers.counters import Counters
+from doortab.consumers.counters import Counter, Counters
 from doortab.consumers.dedupe import IdIndex
 from doortab.consumers.sift import Sifted
 from doortab.consumers.views import Views
@@ -210,15 +210,15 @@ def by_arrival(decode: Any) -> Any:
     return decoded
 
 
-def with_fractions(amount: Any) -> Any:
+def with_fractions(add: Any) -> Any:
     """Money as a binary fraction."""
-    return lambda *given: int(float(amount(*given)))  # the planted mistake itself
+    return lambda counter, more: add(counter, int(float(more)))  # the planted mistake itself
 
 
-def to_the_cent(amount: Any) -> Any:
-    """Rounds each event."""
+def to_the_cent(add: Any) -> Any:
+    """Rounds whatever is counted."""
     cent = money.AMOUNT_ONE // 100
-    return lambda *given: (amount(*given) + cent // 2) // cent * cent
+    return lambda counter, more: add(counter, (more + cent // 2) // cent * cent)
 
 
 def publishes_after_noting(publish: Any) -> Any:
@@ -367,8 +367,8 @@ BUGS = (
     Bug("an event gets its id when it is sent", replaced(parcels, "pack", named_when_sent), 0, "I2"),
     Bug("a torn frame is taken for a whole one", replaced(frames, "take", torn_is_whole), 15),
     Bug("an event is billed by its arrival", replaced(wire, "decode", by_arrival), 0),
-    Bug("money is a binary fraction", replaced(Counters, "_amount", with_fractions), 0),
-    Bug("each event is rounded", replaced(Counters, "_amount", to_the_cent), 1, "I3"),
+    Bug("money is a binary fraction", replaced(Counter, "add", with_fractions), 0),
+    Bug("each event is rounded", replaced(Counter, "add", to_the_cent), 1, "I3"),
     Bug("of two contents the last one stands", replaced(worker, "sift", last_one_stands), 0),
     Bug("poison takes its neighbours along", replaced(wire, "decode", poison_takes_all), 0),
     Bug("an old worker commits beside the new one", lambda: patch.object(LedgerProcess, "zombies", True), 7),
