@@ -6,6 +6,7 @@ log has them durably: no sooner.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
 import secrets
@@ -126,13 +127,24 @@ def _records(events: list[bytes]) -> Iterator[list[bytes]]:
 
 
 def ingest_token(path: Path) -> str:
-    """The token that posting events takes: made on first use, readable by its owner alone."""
+    """The token that posting events takes: made on first use, readable by its owner alone, whole or not there."""
+    token = path.read_text().strip() if path.exists() else ""
+    if token:
+        return token
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_text().strip()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_urlsafe(32))
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_urlsafe(32))
+            file.flush()
+            os.fsync(descriptor)
+        if path.exists():  # empty: whoever made it died on the way
+            draft.replace(path)
+        else:
+            with contextlib.suppress(FileExistsError):  # somebody else was first
+                os.link(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
     return path.read_text().strip()
 
 
