@@ -11,14 +11,15 @@ import secrets
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import duckdb
 
-from doortab.analytics import seals, tables
+from doortab.analytics import durable, seals, tables
 from doortab.schemas.errors import StoreBusy, StoreDamaged
 
 Connection = duckdb.DuckDBPyConnection
+
+damaged = durable.failure
 
 
 def open_file(path: Path, settings: dict[str, str]) -> Connection:
@@ -26,11 +27,15 @@ def open_file(path: Path, settings: dict[str, str]) -> Connection:
 
     Raises:
         StoreBusy: another process has it open.
+        DiskFull: there is no room for it.
         StoreDamaged: DuckDB cannot read it, or a newer doortab wrote it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        _create(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            _create(path)
+    except (duckdb.Error, OSError) as error:
+        raise damaged(path, error) from error
     connection = _connect(path)
     try:
         for setting, value in settings.items():
@@ -133,7 +138,8 @@ def _connect(path: Path) -> Connection:
         return duckdb.connect(str(path))
     except duckdb.Error as error:
         if is_busy(error):
-            raise StoreBusy(f"{path} is open in another process: {_first_line(error)}") from error
+            words = str(error).splitlines()[0].split(". See")[0]
+            raise StoreBusy(f"{path} is open in another process: {words}; ask that one, or end it") from error
         raise damaged(path, error) from error
 
 
@@ -182,7 +188,7 @@ def in_words(path: Path) -> Iterator[None]:
     """Whatever DuckDB cannot do with the file is said in our words; but not that it was closed meanwhile.
 
     Raises:
-        StoreDamaged: it cannot be read, or not written.
+        DiskFull, StoreDamaged: it cannot be read, or not written.
     """
     try:
         yield
@@ -195,13 +201,3 @@ def in_words(path: Path) -> Iterator[None]:
 def is_busy(error: duckdb.Error) -> bool:
     """Whether DuckDB could not open a file because another process has it open. (Damaged ones have *blocks*.)"""
     return "set lock on file" in str(error)
-
-
-def damaged(path: Path, error: Exception) -> StoreDamaged:
-    """What is said when DuckDB gives up."""
-    way = "nothing acknowledged is lost: restart; if that does not help, run 'doortab rebuild'"
-    return StoreDamaged(f"{path}: {_first_line(error)}; {way}")
-
-
-def _first_line(error: Any) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -257,6 +257,14 @@ class Store:
         if self._trail is not None:
             self._trail.close()
 
+    def works(self) -> bool:
+        """Whether it still answers: DuckDB gives up on a file for good after some failures of the disk."""
+        try:
+            self._connection.execute("SELECT 1 FROM meta LIMIT 1").fetchall()
+        except duckdb.Error:
+            return False
+        return True
+
     def in_place(self) -> bool:
         """Whether the file under the store's name is still the one that was opened."""
         return opening.identity(self.path) == self._identity

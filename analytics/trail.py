@@ -79,7 +79,17 @@ class Trail:
         return max(slots, key=lambda head: head.turn, default=None)
 
     def mark(self, head: Head) -> None:
-        """Notes a commit. Not synced; see above."""
+        """Notes a commit. Not synced; see above.
+
+        Raises:
+            DiskFull, StoreDamaged: it cannot be written. The store has the commit.
+        """
+        try:
+            self._mark(head)
+        except OSError as error:
+            raise durable.failure(self.directory / "head", error) from error
+
+    def _mark(self, head: Head) -> None:
         if self._file < 0:
             self.directory.mkdir(parents=True, exist_ok=True)
             newest = self.head()
@@ -92,7 +102,17 @@ class Trail:
         os.pwrite(self._file, _SLOT_HEADER.pack(len(text), zlib.crc32(text)) + text, SLOT * (self._turn % 2))
 
     def add(self, line: Line) -> None:
-        """Appends a line; it is on the disk when this returns."""
+        """Appends a line; it is on the disk when this returns.
+
+        Raises:
+            DiskFull, StoreDamaged: it cannot be written.
+        """
+        try:
+            self._add(line)
+        except OSError as error:
+            raise durable.failure(self.directory / "trail.jsonl", error) from error
+
+    def _add(self, line: Line) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         path = self.directory / "trail.jsonl"
         torn = path.exists() and path.read_bytes()[-1:] not in (b"", b"\n")

@@ -21,6 +21,15 @@ def error_of(exit_code: int) -> type[DoortabError]:
     return _ERRORS.get(exit_code, DoortabError)
 
 
+def _problem(body: bytes) -> dict[str, Any]:
+    """What a refusal says; nothing where it is not one of ours."""
+    try:
+        told = json.loads(body)
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
 class Asked(Protocol):
     """A ledger that answers. ``log`` is one to write to."""
 
@@ -106,7 +115,7 @@ class Remote:
             answer = self._http.request("POST", f"{self._url}/v1/ask/{question}", headers=self._headers, body=body)
         except urllib3.exceptions.HTTPError as error:
             raise TryAgain(f"the running ledger at {self._url} stopped answering: {error}") from error
-        told: dict[str, Any] = json.loads(answer.data)
+        told: dict[str, Any] = _problem(answer.data) if answer.status != 200 else json.loads(answer.data)
         if answer.status != 200:
             raise error_of(told.get("exit_code", 1))(told.get("detail", f"status {answer.status}"))
         return told

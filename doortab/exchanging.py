@@ -25,6 +25,7 @@ import duckdb
 from doortab.analytics import durable, opening
 from doortab.asking import running
 from doortab.auditing import accept
+from doortab.owning import owned
 from doortab.schemas.errors import NotFound, StoreBusy, StoreDamaged
 from doortab.settings import Settings
 
@@ -90,16 +91,21 @@ def roll_back(settings: Settings) -> dict[str, Any]:
 
 
 def exchanged(settings: Settings, params: dict[str, Any]) -> dict[str, Any]:
-    """Asks the running ledger to exchange its store, or does it where nobody runs one."""
+    """Asks the running ledger to exchange its store, or does it where nobody runs one.
+
+    Raises:
+        StoreBusy: somebody has the store, and nobody answers for it.
+    """
     ledger = running(settings)
     if ledger is not None:
         try:
             return ledger.ask("exchange", **params)
         finally:
             ledger.close()
-    if params.get("rollback"):
-        return roll_back(settings)
-    return exchange_all(settings, Path(params["new"]), params["words"])
+    with owned(settings.store_path):
+        if params.get("rollback"):
+            return roll_back(settings)
+        return exchange_all(settings, Path(params["new"]), params["words"])
 
 
 def _settle(live: Path) -> None:

@@ -10,21 +10,25 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from doortab.analytics import opening
+import duckdb
+
+from doortab.analytics import durable, opening
 from doortab.analytics.audit import Audit
 from doortab.analytics.cells import Read
 from doortab.analytics.store import Store
 from doortab.analytics.trail import Trail
 from doortab.consumers.worker import Worker
 from doortab.log.open import open_log
+from doortab.owning import Owner
 from doortab.same_log import check_same_log
 from doortab.schemas import catalog, topics
-from doortab.schemas.errors import CatalogError, LogUnavailable, StoreDamaged, TryAgain
+from doortab.schemas.errors import CatalogError, StoreDamaged, TryAgain
 from doortab.schemas.log import Log, TopicPartition
 from doortab.schemas.tariff import NO_TARIFF, Tariff
 from doortab.settings import Settings
@@ -46,23 +50,26 @@ class Ledger:
         path = store_path or settings.store_path
         # Only the store itself leaves a trail; one that is made beside it is nobody's yet.
         self._trail = Trail(settings.trail_path) if store_path is None else None
-        self.store = self._open_store(path)
-        self.log = open_log(settings.log_url)
-        try:
+        with ExitStack() as opened:
+            if store_path is None:
+                opened.callback(Owner(path).free)
+            self.store = self._open_store(path)
+            opened.callback(lambda: self.store.close())
+            self.log = open_log(settings.log_url)
+            opened.callback(self.log.close)
             self.log.ensure_topics(topics.topics(settings.usage_partitions))
             self.store.compare_with_log(self.log.begin_offsets(topics.USAGE))
             if store_path is None:
                 check_same_log(path.parent, self.log)
-        except BaseException:
-            self.store.close()
-            self.log.close()
-            raise
+            self._opened = opened.pop_all()
         self._worker: Worker | None = None
         self._moved = threading.Condition()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._errands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
         self.failure: StoreDamaged | None = None
+        self.trouble: TryAgain | None = None
+        """Why the running ledger waits, while it does; None when it goes on."""
         self._tariff: tuple[int, Tariff] = (-1, NO_TARIFF)
         self.audited: Audit | None = None
         """What the last audit found; None where nobody has looked yet."""
@@ -102,8 +109,10 @@ class Ledger:
         """One turn; False when nothing came. After an error the worker is dropped and the error goes on."""
         try:
             steps = list(self._work().turn(timeout_seconds))
-        except BaseException:
+        except BaseException as error:
             self._drop_worker()
+            if isinstance(error, duckdb.Error):
+                raise durable.failure(self.store.path, error) from error
             raise
         with self._moved:
             self._moved.notify_all()
@@ -195,24 +204,32 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Closes worker, store and log."""
+        """Closes worker, log and store, and lets somebody else have it."""
         self._drop_worker()
-        self.store.close()
-        self.log.close()
+        self._opened.close()
 
     def reader(self) -> Read:
         """A function that answers SQL, for one thread.
 
         Raises:
             StoreDamaged (when it is called): DuckDB cannot read what is there.
+            TryAgain (when it is called, too): the store is closed for a moment, because another takes its place.
         """
-        cursor = self.store.cursor()
+        with self._while_open():
+            cursor = self.store.cursor()
 
         def read(query: str) -> list[Any]:
-            with opening.in_words(self.store.path):
+            with self._while_open(), opening.in_words(self.store.path):
                 return cursor.execute(query).fetchall()
 
         return read
+
+    @contextmanager
+    def _while_open(self) -> Iterator[None]:
+        try:
+            yield
+        except duckdb.ConnectionException as error:
+            raise TryAgain(f"{self.store.path} is closed, for another takes its place; try again") from error
 
     def tariff(self) -> Tariff:
         """The newest catalog, as prices: what reports are reckoned by."""
@@ -225,11 +242,16 @@ class Ledger:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
+                if self.trouble is not None:
+                    self._revive()
                 while not self._errands.empty():
                     self._lend(*self._errands.get())
                 self.turn(IDLE_SECONDS)
-            except LogUnavailable as error:
-                logger.warning("the log is away, trying again in %s s: %s", RETRY_SECONDS, error)
+                self.trouble = None
+            except TryAgain as error:
+                if str(error) != str(self.trouble):
+                    logger.warning("trying again every %g s: %s", RETRY_SECONDS, error)
+                self.trouble = error
                 self._stopping.wait(RETRY_SECONDS)
             except StoreDamaged as error:
                 logger.critical("%s", error)
@@ -238,6 +260,12 @@ class Ledger:
             except Exception:
                 logger.exception("the worker failed and starts again from the last commit")
                 self._stopping.wait(RETRY_SECONDS)
+
+    def _revive(self) -> None:
+        """After some failures of the disk, DuckDB is done with a file until it is opened again."""
+        if not self.store.works():
+            self.store.close()
+            self.store = self._open_store(self.store.path)
 
     def _drop_worker(self) -> None:
         if self._worker is not None:

@@ -8,7 +8,8 @@ DoortabError
 │   └── SpoolFull       the client's spool holds all it may                (exit 4)
 ├── TryAgain            it may work later, unchanged                       (exit 75)
 │   ├── LogUnavailable  the log did not acknowledge in time
-│   └── StoreBusy       another process owns the store
+│   ├── StoreBusy       another process owns the store
+│   └── DiskFull        the store's disk has no room
 └── StoreDamaged        the store must be reopened or rebuilt              (exit 1)
 
 A message names the rule that was broken, the value that broke it and the way out.
@@ -62,6 +63,10 @@ class LogUnavailable(TryAgain):
 
 class StoreBusy(TryAgain):
     """Another process owns the store."""
+
+
+class DiskFull(TryAgain):
+    """The disk under the store has no room: nothing acknowledged is lost, and it goes on once there is some."""
 
 
 class StoreDamaged(DoortabError):

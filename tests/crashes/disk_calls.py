@@ -20,7 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 from tests.crashes.forks import HUNG, traced
-from tests.crashes.workloads import CLEAR, WORKLOADS, Workload, in_words
+from tests.crashes.workloads import CLEAR, KILLED, WORKLOADS, Workload, in_words
 
 CALLS = ("write", "pwrite64", "fdatasync", "fsync", "ftruncate", "rename", "link", "unlink", "mkdir", "rmdir")
 KILL = "signal=SIGKILL"
@@ -68,6 +68,8 @@ def check(
     output = directory.with_suffix(".trace")
     status = traced(lambda: in_words(lambda: workload.run(directory)), words, output)
     hit = status == -signal.SIGKILL if fault == KILL else "INJECTED" in output.read_text()
+    if status == -signal.SIGKILL:
+        (directory / KILLED).touch()
     wrong = workload.check(directory, template)
     if status not in (0, -signal.SIGKILL if fault == KILL else CLEAR):
         wrong = f"never ended; {wrong}" if status == HUNG else f"ended with {status}; {wrong}"
