@@ -33,6 +33,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 MAX_OPERATION_CHARACTERS = 256
 POLICY_VIOLATION = 1008
+CLOSING_SECONDS = 8.0
+"""How long the shutdown of a server waits for the log; what it does not have by then waits in the spool."""
 
 _encode = msgspec.json.Encoder().encode
 _key_in_url = re.compile(PATTERN)
@@ -91,7 +93,7 @@ class Meter:
         if message["type"] == "lifespan.startup.complete":
             self.gate.start()
         elif message["type"].startswith("lifespan.shutdown") and self._owns_gate:
-            self.gate.close()
+            self.gate.close(CLOSING_SECONDS)
         await send(message)
 
     def _check(self, scope: Scope) -> Verdict:

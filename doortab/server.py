@@ -147,10 +147,15 @@ class Server:
         """Begins to answer."""
         self._thread.start()
 
-    def stop(self) -> None:
+    def stop(self, timeout_seconds: float = 10.0) -> None:
         """Lets the requests at hand finish, five seconds at most."""
         self._server.should_exit = True
-        self._thread.join(10)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_seconds)
+        self.close()
+
+    def close(self) -> None:
+        """Nobody is let in any more."""
         self._socket.close()
 
 

@@ -13,7 +13,7 @@ from fastapi.testclient import TestClient
 
 from doortab.server import make_app
 from doortab.settings import Settings, load
-from doortab.wiring import start_gate
+from doortab.wiring import Draining, start_gate
 from tests.commands.conftest import Doortab
 
 
@@ -49,7 +49,7 @@ def house(tmp_path: Path) -> Iterator[House]:
     settings = load({"data": str(tmp_path / "data")}, {}).settings
     with ExitStack() as parts:
         app = make_app()
-        start_gate(settings, app, parts)
+        start_gate(settings, app, parts, Draining(print))
         with TestClient(app) as http:
             yield House(settings, http, Doortab(tmp_path / "data"))
 
