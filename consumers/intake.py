@@ -13,7 +13,6 @@ from doortab.schemas import wire
 from doortab.schemas.log import Reader, Record, TopicPartition
 from doortab.schemas.wire import Rejected
 
-
 PIECE_BYTES = 600_000
 """So much is decoded and turned into columns at a time: its events stay in the processor's cache meanwhile."""
 
