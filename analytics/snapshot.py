@@ -35,6 +35,7 @@ from doortab.analytics.store import LATEST_COUNTERS
 from doortab.analytics.tables import USAGE, quoted
 from doortab.analytics.zones import local_bucket
 from doortab.schemas import catalog, instants
+from doortab.schemas.errors import UsageError
 from doortab.schemas.tariff import Tariff
 
 FORMAT = 1
@@ -57,7 +58,21 @@ def latest(directory: Path) -> Path | None:
 
 
 def as_of(snapshot: Path) -> dict[str, Any]:
-    """What a snapshot says about itself."""
+    """What a snapshot says about itself.
+
+    Raises:
+        UsageError: a newer doortab published it.
+    """
+    told = _told(snapshot)
+    if told["format"] > FORMAT:
+        raise UsageError(
+            f"{snapshot / AS_OF} has format {told['format']}, and this doortab reads up to {FORMAT}; "
+            "read it with a newer doortab, or let this one's ledger publish the next"
+        )
+    return told
+
+
+def _told(snapshot: Path) -> dict[str, Any]:
     told: dict[str, Any] = json.loads((snapshot / AS_OF).read_text(encoding="utf-8"))
     return told
 
@@ -73,7 +88,7 @@ def publish(read: Read, directory: Path, tariff: Tariff, now: int, keep: int = K
     with one_moment(read):
         told = _identity(read, tariff)
         newest = latest(directory)
-        if newest is not None and told == {name: as_of(newest).get(name) for name in told}:
+        if newest is not None and told == {name: _told(newest).get(name) for name in told}:
             yield "unchanged"
             return
         name = f"{instants.moment(now):%Y%m%dT%H%M%S.%fZ}-{told['batch'] or 0:09}"

@@ -6,13 +6,14 @@ import json
 import shutil
 import sqlite3
 import tarfile
+import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
 import pytest
 
-from doortab.analytics import opening, tables
+from doortab.analytics import opening, snapshot, tables
 from doortab.analytics.store import Store
 from doortab.auditing import Auditor
 from doortab.ledger import Ledger
@@ -184,6 +185,12 @@ def refusal_of(kind: str, settings: Settings) -> tuple[str, Path, int, int]:
         with pytest.raises(UsageError) as wrong:
             open_log(settings.log_url).end_offsets(topics.USAGE)
         return str(wrong.value), path, 99, file_database.FORMAT
+    if kind == "snapshot":
+        path = published(settings) / snapshot.AS_OF
+        path.write_text(path.read_text().replace(f'"format": {snapshot.FORMAT}', '"format": 99'))
+        with pytest.raises(UsageError) as wrong:
+            snapshot.as_of(path.parent)
+        return str(wrong.value), path, 99, snapshot.FORMAT
     (path,) = (settings.data / "spool").glob("*/*.segment")
     held = path.read_bytes()
     path.write_bytes(held[:7] + b"\x63" + held[8:])
@@ -192,7 +199,18 @@ def refusal_of(kind: str, settings: Settings) -> tuple[str, Path, int, int]:
     return str(wrong.value), path, 99, frames.VERSION
 
 
-@pytest.mark.parametrize("kind", ["store", "log", "spool"])
+def published(settings: Settings) -> Path:
+    """The newest snapshot, after one was published."""
+    ledger = Ledger(settings)
+    for _ in snapshot.publish(ledger.reader(), settings.data / "snapshots", ledger.tariff(), time.time_ns() // 1000):
+        pass
+    ledger.close()
+    newest = snapshot.latest(settings.data / "snapshots")
+    assert newest is not None
+    return newest
+
+
+@pytest.mark.parametrize("kind", ["store", "log", "spool", "snapshot"])
 def test_a_newer_format_is_refused_with_file_both_versions_and_the_way_out(kind: str, left: Left) -> None:
     words, path, newer, ours = refusal_of(kind, left.settings)
 
@@ -215,3 +233,9 @@ def test_a_newer_spool_is_left_as_it_is(left: Left) -> None:
     log.close()
 
     assert path.read_bytes() == before
+
+
+def test_a_snapshot_of_a_newer_doortab_does_not_keep_this_one_from_publishing_its_own(left: Left) -> None:
+    refusal_of("snapshot", left.settings)
+
+    assert snapshot.as_of(published(left.settings))["format"] == snapshot.FORMAT

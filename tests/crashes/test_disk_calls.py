@@ -42,7 +42,7 @@ def hit(directory: Path, workload: str, points: int, *words: str) -> dict[str, A
     return told
 
 
-@pytest.mark.promises
+@pytest.mark.promises("R1b")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("workload", "points"), [("steady", 4), ("checkpoint", 4), ("service", 4)])
 def test_killed_at_some_calls_nothing_is_lost_and_nothing_doubled(tmp_path: Path, workload: str, points: int) -> None:
@@ -51,7 +51,7 @@ def test_killed_at_some_calls_nothing_is_lost_and_nothing_doubled(tmp_path: Path
 
 @pytest.mark.reliability
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("workload", ["creation", "steady", "checkpoint", "rebuild", "log", "service"])
+@pytest.mark.parametrize("workload", ["creation", "steady", "checkpoint", "migration", "rebuild", "log", "service"])
 def test_killed_at_every_single_call_nothing_is_lost_and_nothing_doubled(tmp_path: Path, workload: str) -> None:
     told = hit(tmp_path, workload, ALL)
 
@@ -59,7 +59,7 @@ def test_killed_at_every_single_call_nothing_is_lost_and_nothing_doubled(tmp_pat
     note("R1b", points=told["taken"], hits=told["hits"], workloads=1, lost=0, doubled=0)
 
 
-@pytest.mark.promises
+@pytest.mark.promises("R5")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("workload", "fault"), [("checkpoint", "error=ENOSPC"), ("service", "error=EIO")])
 def test_a_disk_that_fails_once_or_for_good_costs_nothing_acknowledged(

@@ -12,6 +12,7 @@ import os
 import shutil
 import sqlite3
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,7 @@ amount = "0.03"
 period = "total"
 hard = true
 """
+OLDEST = Path(__file__).resolve().parent.parent / "fixtures" / "v1" / "data.tar.xz"
 ACKED = "acked"
 KILLED = "killed"
 """A file that is there when the workload was killed, and not let down by its disk."""
@@ -132,7 +134,7 @@ def catch_up_with_checkpoints(directory: Path) -> None:
     doortab.analytics.store.COMPACT_MINIMUM = 1
     doortab.analytics.store.COMPACT_FACTOR = 1
     ledger = Ledger(settings_in(directory))
-    ledger.store.cursor().execute("SET wal_autocheckpoint = '8KB'")
+    ledger.store.cursor().execute("SET wal_autocheckpoint = '1KB'")
     ledger.catch_up()
     ledger.close()
 
@@ -210,6 +212,14 @@ def prepare_whole(directory: Path) -> None:
     """A store of the whole log."""
     fill_log(directory, 0, EVENTS)
     catch_up(directory)
+
+
+def prepare_older(directory: Path) -> None:
+    """What the oldest doortab left: opening its store migrates it."""
+    with tarfile.open(OLDEST) as packed:
+        packed.extractall(directory, filter="data")
+    for path in (directory / "data").iterdir():
+        path.rename(directory / path.name)
 
 
 # ---------------------------------------------------------------------------------- the log and the spool
@@ -364,6 +374,7 @@ WORKLOADS = {
         Workload("steady", with_state(prepare_half, catch_up), catch_up, same_as_template),
         Workload("checkpoint", with_state(prepare_half, catch_up), catch_up_with_checkpoints, same_as_template),
         Workload("rebuild", with_state(prepare_whole, catch_up), rebuild_in, same_as_template),
+        Workload("migration", with_state(prepare_older, catch_up), catch_up, same_as_template),
         Workload("log", prepare_nothing, append_to_log, log_holds_what_it_acknowledged),
         Workload("service", prepare_nothing, record_in_service, service_bills_what_it_acknowledged),
     )
