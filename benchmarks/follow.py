@@ -20,6 +20,7 @@ from benchmarks import load, measure
 from doortab.analytics.report import report
 from doortab.analytics.store import Store
 from doortab.consumers.worker import Worker
+from doortab.decoding import Adaptive
 from doortab.log.open import open_log
 from doortab.schemas.periods import parse_period
 from doortab.schemas.tariff import Tariff
@@ -62,7 +63,7 @@ def follow(url: str, directory: Path, events: int, reports_at: list[int]) -> dic
     """Runs the ledger until it has committed so many events."""
     log = open_log(url)
     store = Store.open(directory / "ledger.duckdb")
-    worker = Worker(log, store)
+    worker = Worker(log, store, source=lambda positions: Adaptive(log, url, positions))
     watch = Watch()
     marks = [watch.mark(0)]
     reports: dict[int, Any] = {}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from doortab.consumers.columns import Columns, Whole, columns_of, joined, parse_all
 from doortab.schemas import wire
@@ -57,6 +61,35 @@ class Intake(NamedTuple):
         )
 
 
+def encode(intake: Intake) -> bytes:
+    """The intake as bytes, for another process."""
+    sink = pa.BufferOutputStream()
+    seen = pa.table(dict(zip(Seen._fields, intake.seen, strict=True)))
+    for table in (seen, intake.columns.table):
+        with pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table)
+    columns = sink.getvalue()
+    return b"".join((len(columns).to_bytes(8, "little"), columns, _encoder.encode(intake.rejected)))
+
+
+def decode(value: bytes | bytearray | memoryview) -> Intake:
+    """The intake that ``encode`` made these bytes of. Its columns stay in them."""
+    view = memoryview(value)
+    after = 8 + int.from_bytes(view[:8], "little")
+    buffer = pa.BufferReader(pa.py_buffer(view[8:after]))
+    seen = pa.ipc.open_stream(buffer).read_all()
+    columns = pa.ipc.open_stream(buffer).read_all()
+    return Intake(
+        Seen(*(seen.column(name).to_numpy() for name in Seen._fields)),
+        Columns(columns),
+        _rejected.decode(view[after:]),
+    )
+
+
+_encoder = msgspec.msgpack.Encoder()
+_rejected = msgspec.msgpack.Decoder(list[Rejected])
+
+
 class Source(Protocol):
     """Where intake comes from, from given positions on. One thread owns it; only ``wake`` may come from another."""
 
@@ -88,6 +121,17 @@ class Inline:
         return intake_of(records) if records else None
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Holds the garbage collector: of thousands of small objects at once, none in a cycle, it would find none."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@uncollected()
 def intake_of(records: Sequence[Record]) -> Intake:
     """What these records hold."""
     columns: list[Columns] = []

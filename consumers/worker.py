@@ -17,9 +17,8 @@ not to be trusted: make a new one.
 
 from __future__ import annotations
 
-import gc
 from collections import Counter as Tally
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,7 +30,7 @@ from doortab.consumers.attribution import accounts_of
 from doortab.consumers.columns import Columns, Texts
 from doortab.consumers.counters import Counters, show_value
 from doortab.consumers.dedupe import IdIndex
-from doortab.consumers.intake import Inline, Intake
+from doortab.consumers.intake import Inline, Intake, Source, uncollected
 from doortab.consumers.recorder import rows_of
 from doortab.consumers.rejections import conflict, rejection_message, unattributed_message
 from doortab.consumers.sift import Finder, Sifted, sift
@@ -75,8 +74,12 @@ class Worker:
         max_records: int = MAX_RECORDS,
         max_bytes: int = MAX_BYTES,
         publishing: bool = True,
+        source: Callable[[Mapping[TopicPartition, int]], Source] | None = None,
     ) -> None:
-        """``publishing`` off leaves what was decided pending in the store, as a rebuild wants it."""
+        """``publishing`` off leaves what was decided pending in the store, as a rebuild wants it.
+
+        ``source`` makes what reads ``usage`` from the given positions on; without it the log is read here.
+        """
         self._log = log
         self._store = store
         self._max = (max_records, max_bytes)
@@ -95,8 +98,8 @@ class Worker:
         self.epoch = resumed.epoch
         self.positions = {p: resumed.positions.get(p, 0) for p in range(log.partition_count(topics.USAGE))}
         self.totals: Tally[str] = Tally()
-        reader = log.reader({TopicPartition(topics.USAGE, p): at for p, at in self.positions.items()})
-        self._source = Inline(reader)
+        places = {TopicPartition(topics.USAGE, p): at for p, at in self.positions.items()}
+        self._source = source(places) if source is not None else Inline(log.reader(places))
 
     def turn(self, timeout_seconds: float) -> Iterator[str]:
         """One turn of the loop. Yields a name after each step; nothing is held between two turns.
@@ -106,12 +109,7 @@ class Worker:
             StoreDamaged: the store must be opened again.
         """
         self._follow_new_partitions()
-        # Thousands of small objects at once, none in a cycle: the collector would only walk them.
-        gc.disable()
-        try:
-            intake = self._source.poll(*self._max, timeout_seconds)
-        finally:
-            gc.enable()
+        intake = self._source.poll(*self._max, timeout_seconds)
         self._views.catch_up()
         yield "polled"
         yield from self._reject_unreadable()
@@ -152,11 +150,8 @@ class Worker:
             due, waits = self._catalogs_due(intake)
             ready, later = intake.divided(~waits) if due else (intake, None)
             if len(ready):
-                gc.disable()
-                try:
+                with uncollected():
                     yield from self._commit(ready)
-                finally:
-                    gc.enable()
             yield from self._adopt(due)
             if later is None:
                 return

@@ -24,6 +24,7 @@ from doortab.analytics.cells import Read
 from doortab.analytics.store import Store
 from doortab.analytics.trail import Trail
 from doortab.consumers.worker import Worker
+from doortab.decoding import Adaptive
 from doortab.log.open import open_log
 from doortab.owning import Owner
 from doortab.same_log import check_same_log
@@ -102,6 +103,7 @@ class Ledger:
                 max_records=settings.batch_records,
                 max_bytes=settings.batch_bytes,
                 publishing=self._publishing,
+                source=lambda positions: Adaptive(self.log, settings.log_url, positions),
             )
         return self._worker
 
