@@ -27,7 +27,15 @@ from doortab.analytics.reading import one_moment
 from doortab.analytics.trail import Line
 
 Kind = Literal[
-    "unexplained", "altered", "rewritten", "rolled_back", "replaced", "missing_records", "ahead_of_log", "moved"
+    "unexplained",
+    "altered",
+    "rewritten",
+    "rolled_back",
+    "replaced",
+    "missing_records",
+    "ahead_of_log",
+    "moved",
+    "unreadable",
 ]
 
 REPAIRS: Mapping[str, str] = {
@@ -39,6 +47,7 @@ REPAIRS: Mapping[str, str] = {
     "missing_records": "doortab restore a backup that holds them; or, if they are lost, doortab audit --accept",
     "ahead_of_log": "give the ledger the log that it read before, or doortab rebuild for this one",
     "moved": "restart the ledger",
+    "unreadable": "doortab rebuild",
 }
 """Which command mends it, by kind."""
 

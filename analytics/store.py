@@ -11,6 +11,7 @@ its transaction open.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -250,6 +251,11 @@ class Store:
         except BaseException:
             self._roll_back()
             raise
+
+    def checkpoint(self) -> None:
+        """Brings the write-ahead log into the file, unless somebody reads what it would replace."""
+        with opening.in_words(self.path), contextlib.suppress(duckdb.TransactionException):
+            self._connection.execute("CHECKPOINT")
 
     def close(self) -> None:
         """Closes the file; what was committed is in it."""

@@ -16,11 +16,12 @@ from typing import Any
 import msgspec
 
 from doortab.analytics.alertbook import AlertBook
-from doortab.analytics.audit import REPAIRS, Audit, Finding, Offsets, look, read_totals, write_totals
+from doortab.analytics.audit import REPAIRS, Audit, Finding, Offsets, Totals, look, read_totals, write_totals
 from doortab.analytics.trail import Line, Trail
 from doortab.ledger import Ledger
 from doortab.schemas import instants, topics
 from doortab.schemas.alerts import Alert
+from doortab.schemas.errors import StoreDamaged
 
 logger = logging.getLogger("doortab.audit")
 
@@ -50,14 +51,21 @@ class Auditor:
         with _LOOKING:
             known, lines = read_totals(self._totals), self._trail.open_findings()
             now = time.time_ns() // 1000
-            audit, totals = look(ledger.reader(), ledger.store.name, self._offsets, lines, known, now)
+            audit, totals = self._looked(known, lines, now)
             if not ledger.store.in_place():
                 words = f"{ledger.store.path} was deleted or replaced while the ledger runs"
                 audit.findings.append(Finding(kind="moved", words=words, table=""))
-            if totals != known:
+            if totals is not None and totals != known:
                 write_totals(self._totals, totals)
             self.last = ledger.audited = audit
         return audit
+
+    def _looked(self, known: Totals | None, lines: list[Line], now: int) -> tuple[Audit, Totals | None]:
+        ledger = self._ledger
+        try:
+            return look(ledger.reader(), ledger.store.name, self._offsets, lines, known, now)
+        except StoreDamaged as error:
+            return unreadable(ledger.store.name, error, now), known
 
     def steps(self) -> Iterator[str]:
         """One run of the job: a look, and an alert for what is new."""
@@ -75,6 +83,12 @@ class Auditor:
     def _offsets(self) -> Offsets:
         log = self._ledger.log
         return Offsets(begins=log.begin_offsets(topics.USAGE), ends=log.end_offsets(topics.USAGE))
+
+
+def unreadable(store: str, error: StoreDamaged, now: int) -> Audit:
+    """What is told where a look could not be ended: something of the store cannot be read any more."""
+    finding = Finding(kind="unreadable", words=str(error), table="")
+    return Audit(at=now, store=store, batch=0, rows=0, parts={}, findings=[finding], unexplained=0)
 
 
 def accept(directory: Path, store: str, words: str, now: int, *, opened: bool = False) -> None:

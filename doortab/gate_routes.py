@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from starlette.concurrency import run_in_threadpool
 
 from doortab.embed import Gate
+from doortab.metrics import ClientCollector
 from doortab.producers.gate import Verdict
 from doortab.producers.problem import Answer, no_room
 from doortab.schemas import instants, topics, wire
@@ -49,6 +50,7 @@ class CheckRequest(BaseModel):
 def gate_routes(app: FastAPI, gate: Gate, log: Log, ingest_token: str) -> None:
     """Lets the application answer for a gate. ``ingest_token`` is what posting events takes."""
     app.state.faults.append(lambda: "" if gate.ready else "the gate is still reading keys and revocations")
+    app.state.collectors.append(ClientCollector(gate.client))
 
     @app.post("/v1/check")
     def check(asked: CheckRequest, request: Request) -> Response:

@@ -33,11 +33,15 @@ from doortab.schemas.errors import CatalogError, StoreDamaged, TryAgain
 from doortab.schemas.log import Log, TopicPartition
 from doortab.schemas.tariff import NO_TARIFF, Tariff
 from doortab.settings import Settings
+from doortab.timing import Timing
 
 logger = logging.getLogger("doortab.ledger")
 
 IDLE_SECONDS = 0.5
 RETRY_SECONDS = 1.0
+COMMITS_A_CHECKPOINT = 500
+"""After a kill, DuckDB plays its write-ahead log again, small commits at little more than a thousand a second: so
+many are a pause of half a second, where the 64 MB that a log may have can be thousands, and a pause of ten."""
 
 
 class Ledger:
@@ -72,6 +76,9 @@ class Ledger:
         self.trouble: TryAgain | None = None
         """Why the running ledger waits, while it does; None when it goes on."""
         self._tariff: tuple[int, Tariff] = (-1, NO_TARIFF)
+        self.commits = Timing()
+        """How long each commit took."""
+        self._since_checkpoint = 0
         self.audited: Audit | None = None
         """What the last audit found; None where nobody has looked yet."""
 
@@ -110,7 +117,7 @@ class Ledger:
     def turn(self, timeout_seconds: float = 0.0) -> bool:
         """One turn; False when nothing came. After an error the worker is dropped and the error goes on."""
         try:
-            steps = list(self._work().turn(timeout_seconds))
+            steps = self._timed(self._work().turn(timeout_seconds))
         except BaseException as error:
             self._drop_worker()
             if isinstance(error, duckdb.Error):
@@ -118,7 +125,22 @@ class Ledger:
             raise
         with self._moved:
             self._moved.notify_all()
-        return len(steps) > 1
+        return steps > 1
+
+    def _timed(self, steps: Iterator[str]) -> int:
+        """Does the steps; how many they were. What a commit takes is counted."""
+        count, began = 0, 0.0
+        for step in steps:
+            count += 1
+            if step == "began":
+                began = time.monotonic()
+            elif step == "committed":
+                self.commits.add(time.monotonic() - began)
+                self._since_checkpoint += 1
+        if self._since_checkpoint >= COMMITS_A_CHECKPOINT:
+            self.store.checkpoint()
+            self._since_checkpoint = 0
+        return count
 
     def catch_up(self, progress: Callable[[int], None] | None = None) -> None:
         """Turns until everything that the log holds now is in the store. ``progress`` gets the events so far.

@@ -12,22 +12,17 @@ import os
 import secrets
 import socket
 import threading
-from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from doortab.analytics.audit import REPAIRS, Audit
 from doortab.ledger import Ledger
+from doortab.metrics import BuildCollector, LedgerCollector, page
 from doortab.questions import answer
 from doortab.schemas.errors import DoortabError
-from doortab.schemas.log import Supervised
 
 STATUS = {1: 500, 2: 400, 3: 404, 4: 403, 75: 503}
 
@@ -36,6 +31,7 @@ def make_app() -> FastAPI:
     """An application that answers errors as problems (RFC 9457), and whether it is alive."""
     app = FastAPI(title="doortab", version="1", description="Usage metering and billing for API keys")
     app.state.faults = []
+    app.state.collectors = [BuildCollector()]
 
     @app.exception_handler(DoortabError)
     def explain(_: Request, error: DoortabError) -> JSONResponse:
@@ -51,6 +47,10 @@ def make_app() -> FastAPI:
         faults = [fault for find in app.state.faults if (fault := find())]
         return JSONResponse({"status": "; ".join(faults) or "ok"}, 503 if faults else 200)
 
+    @app.get("/metrics", response_class=PlainTextResponse)
+    def metrics() -> PlainTextResponse:
+        return page(app.state.collectors)
+
     return app
 
 
@@ -63,11 +63,7 @@ def ledger_routes(app: FastAPI, ledger: Ledger, token: str) -> None:
 
     app.state.faults.append(lambda: str(ledger.failure) if ledger.failure is not None else "")
 
-    @app.get("/metrics", response_class=PlainTextResponse)
-    def metrics() -> PlainTextResponse:
-        registry = CollectorRegistry()
-        registry.register(LedgerCollector(ledger))
-        return PlainTextResponse(generate_latest(registry), media_type="text/plain; version=0.0.4; charset=utf-8")
+    app.state.collectors.append(LedgerCollector(ledger))
 
     @app.get("/v1/reports", dependencies=[Depends(authorized)])
     def reports(
@@ -82,52 +78,6 @@ def ledger_routes(app: FastAPI, ledger: Ledger, token: str) -> None:
     @app.post("/v1/ask/{question}", dependencies=[Depends(authorized)])
     def ask(question: str, params: dict[str, Any]) -> dict[str, Any]:
         return answer(ledger, question, params)
-
-
-class LedgerCollector:
-    """The ledger's figures in Prometheus' names, read when they are asked for."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def collect(self) -> Iterator[Metric]:
-        """All metrics."""
-        told = answer(self._ledger, "status", {})
-        events = CounterMetricFamily("doortab_events", "Usage events in the store, by outcome", labels=["outcome"])
-        for outcome in ("billed", "not_billable", "duplicates", "rejected"):
-            events.add_metric([outcome], int(told["control"][outcome]))
-        yield events
-        lag = GaugeMetricFamily("doortab_lag_records", "Log records not in the store yet", labels=["partition"])
-        for partition, records in told["lag_records"].items():
-            lag.add_metric([partition], records)
-        yield lag
-        audit = self._ledger.audited
-        unexplained = max(int(told["control"]["unexplained"]), audit.unexplained if audit is not None else 0)
-        words = "Events that are not what the log says, at least; anything but 0 is an alarm"
-        yield GaugeMetricFamily("doortab_unexplained_events", words, unexplained)
-        if audit is not None:
-            yield from audit_metrics(audit)
-        yield GaugeMetricFamily("doortab_ledger_epoch", "How often the store was taken over", told["epoch"])
-        if isinstance(self._ledger.log, Supervised):
-            yield from log_metrics(self._ledger.log)
-
-
-def log_metrics(log: Supervised) -> Iterator[Metric]:
-    """How the clients of the ledger's log fare."""
-    words = "Clients of the log that failed or fell silent, and were replaced"
-    yield CounterMetricFamily("doortab_log_client_replaced", words, log.clients_replaced)
-    yield GaugeMetricFamily("doortab_log_threads_leaked", "Threads of theirs that did not end", log.threads_leaked)
-
-
-def audit_metrics(audit: Audit) -> Iterator[Metric]:
-    """What the last audit found, and when it was."""
-    kinds: Counter[str] = Counter(finding.kind for finding in audit.findings)
-    findings = GaugeMetricFamily("doortab_audit_findings", "What the last audit found, by kind", labels=["kind"])
-    for kind in REPAIRS:
-        findings.add_metric([kind], kinds[kind])
-    yield findings
-    yield GaugeMetricFamily("doortab_audit_time_seconds", "When the last audit was, since 1970", audit.at // 1_000_000)
-    yield GaugeMetricFamily("doortab_audit_rows", "Rows of usage that it covered", audit.rows)
 
 
 class Server:

@@ -7,18 +7,20 @@ import shutil
 import time
 import urllib.request
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from doortab.alerting import alerts_in
 from doortab.analytics import seals
 from doortab.analytics.audit import REPAIRS, Kind
+from doortab.analytics.cells import Read
 from doortab.analytics.tables import TABLES, quoted
 from doortab.auditing import Auditor
 from doortab.ledger import Ledger
 from doortab.log.open import open_log
 from doortab.schemas import topics
+from doortab.schemas.errors import StoreDamaged
 from doortab.settings import Settings
 from tests.analytics.installation import START, Installation
 from tests.care.conftest import Lived, audited, feed, tampering
@@ -181,6 +183,35 @@ def test_a_store_that_is_replaced_under_the_running_ledger_is_told(lived: Lived,
         ledger.close()
 
     assert [finding.kind for finding in findings] == ["moved"]
+
+
+def test_a_part_that_cannot_be_read_any_more_is_told(lived: Lived, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(lived.settings)
+    whole = ledger.reader
+
+    def reader() -> Read:
+        read = whole()
+
+        def failing(query: str) -> list[Any]:
+            if "bit_xor" in query:
+                raise StoreDamaged("computed checksum 1 does not match stored checksum 2 in block 3")
+            return read(query)
+
+        return failing
+
+    monkeypatch.setattr(ledger, "reader", reader)
+    try:
+        auditor = Auditor(ledger)
+        assert list(auditor.steps()) == ["looked", "told"]
+        alerts = [alert for alert in alerts_in(ledger.log) if alert["kind"] == "drift"]
+        assert ledger.audited is not None
+        findings = ledger.audited.findings
+    finally:
+        ledger.close()
+
+    assert [finding.kind for finding in findings] == ["unreadable"]
+    assert "block 3" in alerts[0]["text"]
+    assert "doortab rebuild" in alerts[0]["text"]
 
 
 def test_a_store_that_was_deleted_is_read_again_without_an_alarm(lived: Lived) -> None:

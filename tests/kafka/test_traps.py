@@ -14,11 +14,11 @@ from contextlib import contextmanager
 import pytest
 
 from doortab.log.kafka import KafkaLog
+from doortab.metrics import LedgerCollector
 from doortab.schemas import topics
 from doortab.schemas.errors import LogUnavailable
 from doortab.schemas.log import Entry, TopicPartition
 from doortab.schemas.topics import Topic
-from doortab.server import LedgerCollector
 from tests.kafka.conftest import free_ports
 from tests.kafka.house import House, wait_for
 from tests.kafka.meddler import Meddler
