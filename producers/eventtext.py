@@ -48,7 +48,7 @@ class EventIds:
         """``clock`` gives nanoseconds, ``random(n)`` n unpredictable bytes; a forked child makes its own."""
         self._clock = clock
         self._random = random
-        self._noise = b""
+        self._tails: list[str] = []
         self._last = 0
         self._lock = threading.Lock()
 
@@ -57,12 +57,18 @@ class EventIds:
         milliseconds, rest = divmod(self._clock(), 1_000_000)
         ticks = milliseconds << 12 | rest * 4096 // 1_000_000
         with self._lock:
-            ticks = self._last = max(ticks, self._last + 1)
-            noise = self._noise or self._random(8 * IDS_PER_DRAW)
-            self._noise = noise[8:]
-        head = f"{ticks >> 12:012x}"
-        tail = f"{int.from_bytes(noise[:8]) & 0x3FFF_FFFF_FFFF_FFFF | 2 << 62:016x}"
-        return f"{head[:8]}-{head[8:]}-7{ticks & 0xFFF:03x}-{tail[:4]}-{tail[4:]}"
+            self._last = ticks = ticks if ticks > self._last else self._last + 1
+            if not self._tails:
+                self._tails = self._draw()
+            tail = self._tails.pop()
+        head = f"{ticks:015x}"
+        return f"{head[:8]}-{head[8:12]}-7{head[12:]}-{tail}"
+
+    def _draw(self) -> list[str]:
+        """The random parts of the next ids, their variant in front."""
+        noise = self._random(8 * IDS_PER_DRAW).hex()
+        words = [noise[start : start + 16] for start in range(0, len(noise), 16)]
+        return [f"{'89ab'[int(word[0], 16) & 3]}{word[1:4]}-{word[4:]}" for word in reversed(words)]
 
 
 def event_bytes(

@@ -27,6 +27,8 @@ from doortab.schemas.log import Entry, Log
 from doortab.schemas.topics import USAGE, topics
 
 LINGER_SECONDS = 0.005
+QUIET_ROUNDS = 100
+"""After so many moments in which nothing came, this thread sleeps until it is woken."""
 LITTLE_BYTES = 65_536
 """With less than this waiting, a moment's patience makes one record of what would become many."""
 
@@ -88,6 +90,7 @@ class Shipper:
         self._partitions_until = 0.0
         self._orphans_at = 0.0
         self._pause_seconds = FIRST_PAUSE_SECONDS
+        self._quiet_rounds = 0
         self._stopping = threading.Event()
         self._deadline = -math.inf
         self._thread = threading.Thread(target=self._run, name="doortab-shipper", daemon=True)
@@ -146,11 +149,14 @@ class Shipper:
         return worked
 
     def _wait(self) -> None:
-        """Until something arrives, and a little longer, so that it does not travel alone."""
-        arrived = self._spool.arrived
-        arrived.clear()
-        if self._spool.waiting_bytes == 0 and not self._stopping.is_set():
-            arrived.wait(ORPHAN_SECONDS)
+        """Until something arrives, and a little longer, so that it does not travel alone.
+
+        Who records does not wake this thread while there is something to do every now and then, for that
+        would cost a request more than all the rest: this thread looks again by itself.
+        """
+        self._quiet_rounds = 0 if self._spool.waiting_bytes else self._quiet_rounds + 1
+        if self._quiet_rounds > QUIET_ROUNDS and not self._stopping.is_set():
+            self._spool.await_arrival(ORPHAN_SECONDS)
         if self._spool.waiting_bytes < LITTLE_BYTES:
             self._stopping.wait(LINGER_SECONDS)
 

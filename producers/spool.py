@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 from doortab.producers import frames
+from doortab.producers.appending import append_bytes
 from doortab.producers.backlog import Backlog, Losses, Position, Segment
 from doortab.producers.claims import Held
 from doortab.producers.syncer import Syncer, Work
@@ -53,6 +54,7 @@ class Spool(Backlog):
         self.foreign_bytes = 0
         self.used_bytes = 0
         self.arrived = threading.Event()
+        self._is_awaited = False
         self._held = held
         self._segment_bytes = min(LARGEST_SEGMENT_BYTES, max(SMALLEST_SEGMENT_BYTES, max_bytes // 8))
         self._lock = threading.Lock()
@@ -85,11 +87,20 @@ class Spool(Backlog):
             self._write(payload)
             self.syncer.appended += 1
             number = self.syncer.appended
-        if not self.arrived.is_set():
+        if self._is_awaited:
+            self._is_awaited = False
             self.arrived.set()
         self.syncer.wake()
         if durable:
             self.syncer.wait_for(number)
+
+    def await_arrival(self, timeout_seconds: float) -> None:
+        """Waits until something is there, or somebody sets ``arrived``. For the one thread that peeks."""
+        self.arrived.clear()
+        self._is_awaited = True  # before looking, so that no arrival is missed
+        if self.waiting_bytes == 0:
+            self.arrived.wait(timeout_seconds)
+        self._is_awaited = False
 
     def has_room(self, for_bytes: int) -> bool:
         """Whether so much more would fit, as far as one can tell."""
@@ -161,7 +172,7 @@ class Spool(Backlog):
         assert self._file is not None, "a segment is open"
         frame = frames.frame(payload, segment.size_bytes)
         try:
-            if os.write(self._file, frame) == len(frame):
+            if append_bytes(self._file, frame) == len(frame):
                 return None
             error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as raised:

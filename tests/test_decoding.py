@@ -79,7 +79,9 @@ def same(one: Intake, other: Intake) -> bool:
 
 def test_an_intake_is_the_same_on_the_other_side() -> None:
     values = [json.dumps(STRANGE).encode(), b"\xff", None, events(5, 3)]
-    intake = intake_of([Record(topics.USAGE, 1, offset, 1_770_000_000_000, None, value) for offset, value in enumerate(values)])
+    intake = intake_of(
+        [Record(topics.USAGE, 1, offset, 1_770_000_000_000, None, value) for offset, value in enumerate(values)]
+    )
 
     received = decode(encode(intake))
 
