@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from doortab.consumers.columns import Columns, Whole, columns_of, joined, parse_all
+from doortab.consumers.columns import Columns, Whole
+from doortab.consumers.tabulation import columns_of, joined, parse_all
 from doortab.schemas import wire
 from doortab.schemas.log import Reader, Record, TopicPartition
 from doortab.schemas.wire import Rejected

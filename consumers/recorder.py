@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from doortab.consumers.columns import Columns, Texts, more_of
+from doortab.consumers.columns import Columns, Texts
+from doortab.consumers.tabulation import more_of
 from doortab.schemas.batch import Rows
 
 RoomFor = Callable[[str, set[str]], set[str]]

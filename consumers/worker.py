@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from doortab.consumers import enforcer, groups
+from doortab.consumers import counting, enforcer
 from doortab.consumers.adoption import redecide
 from doortab.consumers.attribution import accounts_of
 from doortab.consumers.columns import Columns, Texts
@@ -209,7 +209,7 @@ class Worker:
         decisions: list[Decision] = []
         for offset, order in self._by_catalog(columns, charged).items():
             tariff = self._views.tariff(offset)
-            crossings = groups.fold(self._counters, tariff, columns, order, accounts, rests, self._views.lineages)
+            crossings = counting.fold(self._counters, tariff, columns, order, accounts, rests, self._views.lineages)
             decisions += enforcer.decide(tariff, crossings, columns, accounts)
             moved |= self._counters.settle()
         return moved, decisions

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doortab.consumers import dedupe
-from doortab.consumers.columns import whole
 from doortab.consumers.dedupe import IdIndex, digests_of, repeated
 from doortab.consumers.sift import Sifted, sift
+from doortab.consumers.tabulation import whole
 from doortab.schemas.batch import StoredEvent
 from doortab.schemas.events import Event, Usage, is_billable
 

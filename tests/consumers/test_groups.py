@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doortab.consumers import groups
+from doortab.consumers import counting
 from doortab.consumers.attribution import accounts_of
 from doortab.consumers.columns import Columns
 from doortab.consumers.counters import Counters, Crossing
@@ -50,10 +50,10 @@ def counted(
     accounts, rests = accounts_of(columns, VIEWS, {}), {i: wire.decode_rest(t) for i, t in columns.rests.items()}
     crossings: list[Crossing] = []
     moved: list[Moved] = []
-    with patch.object(groups, "FEW", few):
+    with patch.object(counting, "FEW", few):
         for piece in pieces:
             charged = np.array([i for i in piece if columns.billable[i]], np.int64)
-            crossings += groups.fold(counters, tariff, columns, charged, accounts, rests)
+            crossings += counting.fold(counters, tariff, columns, charged, accounts, rests)
             moved.append(counters.settle())
     return crossings, moved
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from doortab.producers import spool as spool_module
+from doortab.producers.appending import append_bytes
 from doortab.producers.backlog import Backlog, Losses
 from doortab.producers.claims import claim_new, claim_orphans
 from doortab.producers.frames import FRAME_BYTES, HEADER_BYTES, MAGIC
@@ -179,18 +179,18 @@ def test_a_disk_that_fails_is_a_full_spool_and_recovers(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     spool.append(b"before")
-    real = spool_module.append_bytes
+    real = append_bytes
 
     def fail(file: int, data: bytes) -> int:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(spool_module, "append_bytes", fail)
+    monkeypatch.setattr("doortab.producers.spool.append_bytes", fail)
     for _ in range(3):
         with pytest.raises(SpoolFull, match=os.strerror(code)):
             spool.append(b"during")
     assert not spool.has_room(1)
 
-    monkeypatch.setattr(spool_module, "append_bytes", real)
+    monkeypatch.setattr("doortab.producers.spool.append_bytes", real)
     spool.append(b"after")
 
     assert spool.has_room(1)
@@ -199,14 +199,14 @@ def test_a_disk_that_fails_is_a_full_spool_and_recovers(
 
 
 def test_on_a_full_disk_what_the_log_has_makes_room(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = spool_module.append_bytes
+    real = append_bytes
 
     def write(file: int, data: bytes) -> int:
         if os.fstat(file).st_size + len(data) > 3000:  # room for six
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return real(file, data)
 
-    monkeypatch.setattr(spool_module, "append_bytes", write)
+    monkeypatch.setattr("doortab.producers.spool.append_bytes", write)
     for number in range(50):
         if not number % 6:
             drain(spool)
@@ -224,18 +224,20 @@ def test_half_a_frame_is_taken_back_or_left_behind(
     spool: Spool, monkeypatch: pytest.MonkeyPatch, can_cut: bool
 ) -> None:
     spool.append(b"before")
-    real_write, real_cut = spool_module.append_bytes, os.ftruncate
+    real_write, real_cut = append_bytes, os.ftruncate
 
     def cut(file: int, size: int) -> None:
         if not can_cut:
             raise OSError(errno.EIO, "no")
         real_cut(file, size)
 
-    monkeypatch.setattr(spool_module, "append_bytes", lambda file, data: real_write(file, data[: len(data) // 2]))
+    monkeypatch.setattr(
+        "doortab.producers.spool.append_bytes", lambda file, data: real_write(file, data[: len(data) // 2])
+    )
     monkeypatch.setattr(os, "ftruncate", cut)
     with pytest.raises(SpoolFull, match="No space left"):
         spool.append(b"during")
-    monkeypatch.setattr(spool_module, "append_bytes", real_write)
+    monkeypatch.setattr("doortab.producers.spool.append_bytes", real_write)
     spool.append(b"after")
 
     assert drain(spool) == [b"before", b"after"]
