@@ -71,11 +71,11 @@ def test_a_disk_that_fails_once_or_for_good_costs_nothing_acknowledged(
 @pytest.mark.reliability
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("fault", DISKS)
-@pytest.mark.parametrize("workload", ["creation", "steady", "checkpoint", "log", "service"])
+@pytest.mark.parametrize("workload", ["creation", "steady", "checkpoint", "migration", "log", "service"])
 @pytest.mark.parametrize("persists", [False, True])
 def test_a_disk_that_fails_anywhere_costs_nothing_acknowledged(
     tmp_path: Path, workload: str, fault: str, persists: bool
 ) -> None:
-    told = hit(tmp_path, workload, 12, "--fault", fault, *(["--persists"] if persists else []))
+    told = hit(tmp_path, workload, 8, "--fault", fault, *(["--persists"] if persists else []))
 
     note("R5", faults=told["hits"], lost=0)
