@@ -83,3 +83,5 @@ def check(trace: str, directory: Path, log: str | None) -> None:
     assert told["report"]["control"]["unexplained"] == "0"
     assert expected(trace).differences(told["report"]["rows"]) == [], f"repeat it with: {again}"
     assert {name.removeprefix("key:") for name in told["reached"]} == expected(trace).capped_keys
+    note("R1", kills=sum(told["killed"].values()), lost=0, doubled=0)
+    note("R1", **{f"kills_{kind}": count for kind, count in told["killed"].items()})

@@ -28,6 +28,7 @@ ZERO = (
     "accepted",
     "found_secrets",
     "unexplained",
+    "stores_written_by_two",
 )
 """Figures that must be nothing, and are shown when they are."""
 

@@ -50,7 +50,8 @@ PROMISES = [
     Promise(
         "R5",
         "Disk full or failing: nothing acknowledged is lost, one clear error, recovery by itself",
-        "tests/crashes",
+        "tests/crashes tests/log/test_file_crashes.py",
+        "A disk that fails with EIO under the store ends the ledger with 1; whoever supervises it starts it again.",
     ),
     Promise(
         "R6",
@@ -92,15 +93,22 @@ PROMISES = [
     Promise(
         "R12",
         "Upgrades keep every figure",
-        "tests/care/test_upgrades.py",
-        "There is one released format so far, and its fixtures; the steps of a migration are killed on it.",
+        "tests/care/test_upgrades.py tests/crashes/test_disk_calls.py",
+        "There is one released format so far, and its fixtures; the steps and the disk calls of a migration of the "
+        "store are killed on it. Spool, log and snapshots are still of their first format.",
     ),
     Promise(
         "R13",
         "A damaged store is detected, or the damage is harmless; one command repairs it",
         "tests/care",
     ),
-    Promise("R14", "Two ledgers can never both write", "tests/crashes"),
+    Promise(
+        "R14",
+        "Two ledgers can never both write",
+        "tests/crashes",
+        "The lock is the kernel's: on a network file system it is as good as that one's flock. Two stores that follow "
+        "one log are two, and say the same under the same ids.",
+    ),
     Promise(
         "R15",
         "A revoked key is refused everywhere within the stated time, also when the log is away",
@@ -125,7 +133,13 @@ PROMISES = [
         "tests/soak",
         "By the clock: `make soak`. Weeks and months pass in the simulator only.",
     ),
-    Promise("R20", "SIGTERM drains: whatever the moment, the exit is 0 within ten seconds", "tests/crashes"),
+    Promise(
+        "R20",
+        "SIGTERM drains: whatever the moment, the exit is 0 within ten seconds",
+        "tests/crashes",
+        "From the moment that the process handles signals. A service under uvicorn ends as uvicorn has it: by the "
+        "signal, once it has drained.",
+    ),
     Promise(
         "R21",
         "Servers that fork after the client was made just work",
