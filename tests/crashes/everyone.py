@@ -52,24 +52,25 @@ class Life:
         self.process = 0
         self._began = 0.0
         self._ends = math.inf
-        self._takes = 0.0
+        self.takes = 0.0
 
     def begin(self, chance: random.Random) -> None:
         """Starts it."""
         self.process, self._began = forked(self.work), time.monotonic()
-        longest = chance.choice([min(self._takes, YOUNG_SECONDS), LIVES * self._takes])
-        self._ends = self._began + chance.uniform(0, longest) if self._takes else math.inf
+        longest = chance.choice([min(self.takes, YOUNG_SECONDS), LIVES * self.takes])
+        self._ends = self._began + chance.uniform(0, longest) if self.takes else math.inf
 
-    def doom(self, chance: random.Random) -> None:
-        """The first one dies soon after all have done something."""
-        if self._takes:
-            self._ends = time.monotonic() + chance.uniform(0, self._takes)
+    def doom(self, slowest: float, chance: random.Random) -> None:
+        """The first one dies soon after all have done something. Nobody lives much shorter than the slowest."""
+        if self.takes:
+            self.takes = max(self.takes, slowest / 2)
+            self._ends = time.monotonic() + chance.uniform(0, self.takes)
 
     def is_warm(self) -> bool:
         """Whether it has done something, and is known to take so long for it."""
-        if not self._takes and self.sign is not None and self.sign.exists():
-            self._takes = max(SHORTEST_SECONDS, time.monotonic() - self._began)
-        return bool(self._takes) or self.sign is None
+        if not self.takes and self.sign is not None and self.sign.exists():
+            self.takes = max(SHORTEST_SECONDS, time.monotonic() - self._began)
+        return bool(self.takes) or self.sign is None
 
     def is_due(self) -> bool:
         """Whether it has lived long enough."""
@@ -92,8 +93,9 @@ def live(lives: dict[str, Life], kills: int, chance: random.Random) -> tuple[Cou
         if time.monotonic() > deadline:
             wrong.append(f"after {LONGEST_SECONDS:g} s {sum(killed.values())} were killed; {cold} had done nothing")
         if cold and not (cold := {name for name, life in lives.items() if not life.is_warm()}):
+            slowest = max(life.takes for life in lives.values())
             for life in lives.values():
-                life.doom(chance)
+                life.doom(slowest, chance)
         for name, life in lives.items():
             if life.is_due():
                 os.kill(life.process, signal.SIGKILL)

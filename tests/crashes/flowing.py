@@ -33,7 +33,7 @@ from doortab.wiring import run
 from tests.crashes.trials import Trial, acknowledge, acknowledged, patient
 from tests.crashes.workloads import drained
 
-INGESTED = 40
+INGESTED = 120
 POSTED = 20
 PRICE = Decimal("0.003")
 CATALOG = f"""
