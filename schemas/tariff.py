@@ -7,7 +7,6 @@ apply, ``charges.marginal`` says what a quantity costs on one.
 
 from __future__ import annotations
 
-import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import msgspec
 
 from doortab.schemas import catalog as written
 from doortab.schemas import charges, instants, meters, money
+from doortab.schemas.bounds import Bound, bound_of
 from doortab.schemas.events import Event
 from doortab.schemas.periods import PeriodKind
 
@@ -75,25 +75,6 @@ class Line(msgspec.Struct, frozen=True):
 
 
 Test = Callable[[Event, Mapping[str, Any]], bool]
-
-
-class Bound(NamedTuple):
-    """The usual test: that a unit's quantity compares so with a whole number."""
-
-    unit: str
-    operator: str
-    limit: int
-
-    def holds(self, value: int) -> bool:
-        """Whether the quantity passes."""
-        return _COMPARE[self.operator](value, self.limit)
-
-    def holds_between(self, least: int, most: int) -> bool | None:
-        """Whether every quantity in that range passes (True), or none does (False); None where some may."""
-        if self.operator in ("eq", "ne") and least < most:
-            return None if least <= self.limit <= most else self.operator == "ne"
-        passes = self.holds(least)
-        return passes if passes == self.holds(most) else None
 
 
 class Rate(NamedTuple):
@@ -163,35 +144,14 @@ def _rate(line: Line, row: Row) -> Rate:
     unit = line.source.name if line.source is not None and line.source.root == "units" else None
     linear = row.model.linear if line.linear and unit is not None else None
     price = linear * money.QUANTITY_ONE if linear is not None else None
-    return Rate(unit, row.since, row.until, price, _test(line), line, row.model, _bound(line))
-
-
-_COMPARE: dict[str, Callable[[int, int], bool]] = {
-    "eq": operator.eq,
-    "ne": operator.ne,
-    "lt": operator.lt,
-    "lte": operator.le,
-    "gt": operator.gt,
-    "gte": operator.ge,
-}
-
-
-def _bound(line: Line) -> Bound | None:
-    """The line's tests, if there is one, of a unit against a whole number."""
-    if len(line.tests) != 1 or line.tests[0][0].root != "units" or line.tests[0][1].operator == "in":
-        return None
-    path, condition = line.tests[0]
-    limit = meters.quantity(condition.values[0])
-    if limit is None or limit % money.QUANTITY_ONE:
-        return None
-    return Bound(path.name, condition.operator, limit // money.QUANTITY_ONE)
+    return Rate(unit, row.since, row.until, price, _test(line), line, row.model, bound_of(line.tests))
 
 
 def _test(line: Line) -> Test | None:
     """The line's tests as one function; the usual one is quick."""
     if not line.tests:
         return None
-    bound = _bound(line)
+    bound = bound_of(line.tests)
     if bound is None:
         return line.passes
 
