@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import queue
 import signal
@@ -148,7 +149,8 @@ class Adaptive:
         self._beside: Beside | None = None
         self._much = 0
         self._idle = 0
-        self._often = OFTEN
+        # What is only in this process's memory, no other one can read.
+        self._often: float = math.inf if url == "memory:" else OFTEN
 
     @property
     def is_beside(self) -> bool:
