@@ -104,7 +104,7 @@ def rival(directory: Path) -> None:
     chance = random.Random()
     settings = settings_in(directory)
     while True:
-        time.sleep(chance.uniform(0, 1))
+        time.sleep(chance.uniform(0, 0.5))
         with contextlib.suppress(OSError, ValueError, KeyError, ProcessLookupError):
             owner = int(json.loads(settings.address_path.read_text())["pid"])
             if not is_ledger(owner):

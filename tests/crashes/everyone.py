@@ -122,6 +122,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     trial, directory = TRIALS[options.trial], options.directory
+    os.setpgid(0, 0)  # whoever stops others knows by it who is one of us
     directory.mkdir(parents=True, exist_ok=True)
     if reap(forked(lambda: trial.prepare(directory))) in (HUNG, 1):
         sys.exit("could not prepare")

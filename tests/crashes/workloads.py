@@ -272,6 +272,7 @@ def append_once(directory: Path, entries: list[Entry]) -> None:
     """Appends in a session of its own, so that closing is hit as well."""
     log = open_log(settings_in(directory).log_url)
     try:
+        log.append(topics.REVOCATIONS, [Entry(0, b"key", entries[0].value)])  # a compacted topic: the older one goes
         log.append(topics.USAGE, entries)
     finally:
         log.close()

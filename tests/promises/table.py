@@ -50,7 +50,7 @@ PROMISES = [
     Promise(
         "R5",
         "Disk full or failing: nothing acknowledged is lost, one clear error, recovery by itself",
-        "tests/crashes tests/log/test_file_crashes.py",
+        "tests/crashes",
         "A disk that fails with EIO under the store ends the ledger with 1; whoever supervises it starts it again.",
     ),
     Promise(
