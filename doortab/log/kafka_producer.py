@@ -6,11 +6,11 @@ a fork; ``flush`` says nothing about delivery. So: every future is waited for, w
 and after any failure, or 30 s without an acknowledgement, the producer is replaced. The caller sends again.
 
 Two of the ways to hang were not to be had from Apache Kafka 4.3.0 itself. Out of order and unknown producer (K2): a
-restart, a kill, and a disk put back by an earlier copy of it, which makes a broker forget its producers, were tried,
-and the codes themselves, put into its answers. The producer takes a new epoch each time, the batches on their way
-fail, and later ones go through. A leader that is on no list of brokers (K3): of three brokers one was killed at a
-time; a cluster names no leader, or another one, but none that it does not list. Written into its answers on their
-way, it does stop the sender for good. Replacement is the same for all of them, so that nothing hangs on which it was.
+broker that is killed, or whose disk is put back by an earlier copy, so that it has forgotten its producers, takes what
+they send and says neither. Put into its answers, each costs the batches that are on their way; then the producer takes
+a new epoch, and goes on. A leader that is on no list of brokers (K3): with one of three brokers killed, the cluster
+names another leader or none, but none that it does not list. Put into its answers, that stops the sender for good.
+What we do is the same for all of them, so that nothing hangs on which it was.
 """
 
 from __future__ import annotations

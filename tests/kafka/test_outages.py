@@ -16,8 +16,10 @@ from doortab.ledger import Ledger
 from doortab.producers import shipper
 from doortab.schemas import topics
 from doortab.schemas.errors import UsageError
+from doortab.schemas.topics import Topic
 from tests.kafka.conftest import free_ports
 from tests.kafka.house import House, wait_for
+from tests.kafka.naive import Naive
 from tests.promises import note
 from tools.kafka import Broker, cluster
 
@@ -198,6 +200,7 @@ def test_a_broker_that_comes_back_with_an_older_copy_of_its_disk_is_noticed(
     try:
         broker.start()
         home = house(broker.address)
+        home.log.ensure_topics([Topic("naive", 1)])
         home.record(300)
         home.settle()
         broker.stop()
@@ -205,14 +208,18 @@ def test_a_broker_that_comes_back_with_an_older_copy_of_its_disk_is_noticed(
         broker.start()
         home.record(300)
         home.settle()
-        broker.kill()
-        shutil.rmtree(broker.directory / "data")
-        (tmp_path / "copy").rename(broker.directory / "data")
-        broker.start()
+        with Naive("one", broker.address, f"{home.prefix}naive") as naive:
+            broker.kill()
+            shutil.rmtree(broker.directory / "data")
+            (tmp_path / "copy").rename(broker.directory / "data")
+            broker.start()
+            naive.tell()
+            # It knows nothing of this producer any more, and does not say so: K2 does not come by itself.
+            assert naive.hear()["outcome"] == "delivered"
 
         home.record(10)
         wait_for(lambda: "the log is shorter" in caplog.text)
-        wait_for(home.delivered)  # a producer that the broker has forgotten is replaced
+        wait_for(home.delivered)
         assert home.report()["control"]["billed"] == "600", "what was billed stays billed"
         home.close()
     finally:
