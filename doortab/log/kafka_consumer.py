@@ -110,17 +110,24 @@ class KafkaReader:
         return self._take(max_records, max_bytes)
 
     def _take(self, max_records: int, max_bytes: int) -> list[Record]:
-        records: list[Record] = []
-        while self._fetched and len(records) < max_records:
-            size = _size_of(self._fetched[0])
-            max_bytes -= size
-            if records and max_bytes < 0:
-                break
-            record = self._fetched.popleft()
-            self._fetched_bytes -= size
-            records.append(record)
-            self._positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        count = len(self._fetched)
+        if self._fetched_bytes > max_bytes or count > max_records:
+            count = self._count(max_records, max_bytes)
+        records = [self._fetched.popleft() for _ in range(count)]
+        self._fetched_bytes -= sum(map(_size_of, records))
+        nexts = {(record.topic, record.partition): record.offset + 1 for record in records}
+        self._positions.update({TopicPartition(*place): offset for place, offset in nexts.items()})
         return records
+
+    def _count(self, max_records: int, max_bytes: int) -> int:
+        """How many of what was fetched fit; one always does."""
+        count = 0
+        for record in self._fetched:
+            max_bytes -= _size_of(record)
+            if count == max_records or (count and max_bytes < 0):
+                break
+            count += 1
+        return count
 
     def _gather(self, max_records: int, timeout_seconds: float) -> None:
         self._ensure_consumer()

@@ -149,6 +149,9 @@ def _read(self: Any, nbytes: int | None = None) -> Any:
 
 
 # --------------------------------------------------------------------------------------------- records
+_made = partial(tuple.__new__, Record)  # what calling Record does, without its detour through Python
+
+
 class _Records(Fetcher.PartitionRecords):  # type: ignore[misc]
     """What was fetched of one partition, as records of ours: raw bytes, one copy, headers left out."""
 
@@ -188,29 +191,39 @@ def _packed(topic: str, partition: int, data: bytes, start: int, end: int, _: tu
         yield Record(topic, partition, record.offset, record.timestamp, record.key, record.value)
 
 
-def _plain(topic: str, partition: int, data: bytes, start: int, end: int, header: tuple[int, ...]) -> Iterator[Record]:
+def _plain(topic: str, partition: int, data: bytes, start: int, end: int, header: tuple[int, ...]) -> list[Record]:
+    """The records of a batch. Numbers below 64 take one byte, and are read in place."""
     base_offset, attributes, first_stamp, last_stamp = header[0], header[5], header[7], header[8]
+    is_stamped = attributes & _LOG_APPEND_TIME
     position = start + _BATCH.size
+    found: list[Record] = []
     try:
         for _ in range(header[12]):
             size, position = decode_varint(data, position)
             next_record = position + size
-            _, position = decode_varint(data, position)  # attributes, of which there are none yet
+            if data[position] == 0:
+                position += 1
+            else:
+                _, position = decode_varint(data, position)  # attributes, of which there are none yet
             later, position = decode_varint(data, position)
             delta, position = decode_varint(data, position)
-            size, position = decode_varint(data, position)
-            key = None if size < 0 else data[position : (position := position + size)]
+            if (size := data[position]) == 1:
+                key, position = None, position + 1
+            else:
+                size, position = (size >> 1, position + 1) if size & 0x81 == 0 else decode_varint(data, position)
+                key = None if size < 0 else data[position : (position := position + size)]
             size, position = decode_varint(data, position)
             value = None if size < 0 else data[position : (position := position + size)]
-            position = _past_headers(data, position)
+            position = position + 1 if data[position] == 0 else _past_headers(data, position)
             if position != next_record or position > end:
                 raise CorruptRecordError(f"{topic}/{partition}: a record after offset {base_offset} has a wrong size")
-            stamp = last_stamp if attributes & _LOG_APPEND_TIME else first_stamp + later
-            yield Record(topic, partition, base_offset + delta, stamp, key, value)
+            stamp = last_stamp if is_stamped else first_stamp + later
+            found.append(_made((topic, partition, base_offset + delta, stamp, key, value)))
     except (IndexError, ValueError) as error:
         raise CorruptRecordError(f"{topic}/{partition}: a record after offset {base_offset} is damaged") from error
     if position != end:
         raise CorruptRecordError(f"{topic}/{partition}: the batch at offset {base_offset} is longer than its records")
+    return found
 
 
 def _past_headers(data: bytes, position: int) -> int:
