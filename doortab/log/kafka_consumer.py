@@ -27,6 +27,10 @@ DOUBT_SECONDS = 1.0
 """After so long without a record the end of the log is asked for, while the last answer was none or a bad one."""
 PATIENCE_SECONDS = 3.0
 """How much longer than its time-out a poll may take to find out that no broker answers."""
+FETCH_BYTES = 24_000_000
+"""So much is fetched while the caller works on what was fetched before: what a turn of the ledger takes at most."""
+LEAST_FETCH_BYTES = 1_000_000
+"""On a line that does not bring more within a request's time. A record that is larger comes all the same, alone."""
 SLICE_SECONDS = 0.05
 """How long ``wake`` may have to wait: a poll of kafka-python cannot be woken, so it is kept short."""
 
@@ -41,10 +45,6 @@ _CONSUMER_SETTINGS: dict[str, Any] = {
     "check_crcs": True,
     "fetch_min_bytes": 1,
     "fetch_max_wait_ms": 500,
-    # One fetch is on its way while the last one is worked on. Twice as much at once costs more than it brings:
-    # buffers that large are given back to the system each time, and every page of the next one is a fault.
-    "fetch_max_bytes": 8 * 1024 * 1024,
-    "max_partition_fetch_bytes": 5 * 1024 * 1024,
     "metrics_enabled": False,
 }
 
@@ -61,6 +61,7 @@ class KafkaReader:
         self._prefix = prefix
         self._bounds = bounds
         self._positions: dict[TopicPartition, int] = dict(positions)
+        self._fetch_bytes = FETCH_BYTES
         self._fetched: deque[Record] = deque()
         self._fetched_bytes = 0
         self._consumer: Any = None
@@ -178,6 +179,7 @@ class KafkaReader:
             return
         self._drop_consumer()
         self._clients.replaced += 1
+        self._fetch_bytes = max(LEAST_FETCH_BYTES, self._fetch_bytes // 2)  # it may be that a slow line took too long
         self._strikes += 1
         self._look_at = time.monotonic() + self._silence_seconds
         if self._strikes > 1:
@@ -196,7 +198,8 @@ class KafkaReader:
         self._positions.update(self._starts())
         if self._consumer is None:
             self._pid = os.getpid()
-            self._consumer = self._clients.make(KafkaConsumer, _CONSUMER_SETTINGS, PATIENCE_SECONDS)
+            sizes = {"fetch_max_bytes": self._fetch_bytes, "max_partition_fetch_bytes": self._fetch_bytes // 3}
+            self._consumer = self._clients.make(KafkaConsumer, _CONSUMER_SETTINGS | sizes, PATIENCE_SECONDS)
             read_plainly(self._consumer, self._prefix)
         self._consumer.assign([self._kafka_name(place) for place in self._positions])
         for place, position in self._positions.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from doortab.log.kafka_client import Window, _Few, quiet
 from doortab.log.open import open_log
 from doortab.schemas.errors import UsageError
 from tests.log.conftest import SOON_SECONDS
+from tools.kafka import Broker, Failed
 
 
 def test_the_window_lets_in_what_fits_and_refuses_the_rest_after_the_deadline() -> None:
@@ -110,3 +112,16 @@ def test_nothing_else_may_stand_behind_the_question_mark(query: str) -> None:
 def test_a_patience_that_is_none_is_refused(request_timeout_ms: object) -> None:
     with pytest.raises(UsageError, match="request_timeout_ms"):
         open_log("kafka://127.0.0.1:1", kafka={"request_timeout_ms": request_timeout_ms})
+
+
+@pytest.mark.parametrize("beside", [0, 1])
+def test_a_broker_does_not_start_where_another_one_would_answer_for_it(beside: int, tmp_path: Path) -> None:
+    """Else the tests of one checkout would use, and hurt, the broker of another."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        broker = Broker(tmp_path, port - beside)
+
+        with pytest.raises(Failed, match=rf"another program listens at 127\.0\.0\.1:{port}"):
+            broker.start()
+
+    assert list(tmp_path.iterdir()) == []
