@@ -83,11 +83,18 @@ def roll_back(settings: Settings) -> dict[str, Any]:
 
     Raises:
         NotFound: none is kept.
+        StoreDamaged: the last one that is kept cannot be read.
     """
     kept = kept_stores(settings)
     if not kept:
         raise NotFound(f"no older store is kept in {settings.store_path.parent}; there is nothing to go back to")
-    return exchange_all(settings, kept[-1], f"rolled back to {kept[-1].name}") | {"store": str(kept[-1])}
+    try:
+        told = exchange_all(settings, kept[-1], f"rolled back to {kept[-1].name}")
+    except StoreDamaged as error:
+        raise StoreDamaged(
+            f"{error}; it was so when it was exchanged: delete it, and --rollback takes the one before"
+        ) from error
+    return told | {"store": str(kept[-1])}
 
 
 def exchanged(settings: Settings, params: dict[str, Any]) -> dict[str, Any]:

@@ -162,6 +162,17 @@ def test_there_is_nothing_to_promote_or_to_go_back_to_in_a_new_directory(lived: 
     assert kept_stores(lived.settings) == []
 
 
+def test_a_damaged_store_that_was_kept_is_not_gone_back_to(lived: Lived, doortab: Doortab) -> None:
+    lived.settings.store_path.write_bytes(b"garbage" * 1000)
+    doortab.ok("rebuild")
+
+    done = doortab.run("rebuild", "--rollback")
+
+    assert done.returncode == StoreDamaged.exit_code
+    assert b"delete it, and --rollback takes the one before" in done.stderr
+    assert audited(lived.settings).findings == []
+
+
 def test_one_rebuild_at_a_time(lived: Lived) -> None:
     def second(_: int) -> None:
         with pytest.raises(StoreBusy, match="another rebuild"):
