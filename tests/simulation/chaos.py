@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from doortab.schemas.log import TopicPartition
 from doortab.schemas.topics import KEYS, REVOCATIONS, USAGE
+from tests.simulation.ledgers import BEFORE_WRITING
 from tests.simulation.world import SECOND
 
 if TYPE_CHECKING:
     from tests.simulation.history import History
 
+STEPS = ("decoded", "sifted", "folded", "began", "rows", "counters", "commits", "sealed", "committed", "appended")
 MODES = ("good", "flaky", "fails", "hangs", "drops", "busy", "gone")
 
 
@@ -45,7 +47,7 @@ class Chaos:
         self.mending.clear()
         world.log.deliver_late()
         self.history.ledger.receiver.mode = "good"
-        self.history.ledger.wire.doom = None
+        self.history.ledger.wire.doom = self.history.ledger.doom = None
         for service in self.history.services:
             service.wire.doom = None
         world.note("healed")
@@ -65,13 +67,17 @@ class Chaos:
         service.boot()
 
     def kill_ledger(self) -> None:
-        self.history.ledger.crash()
+        if self.world.random.random() < 0.5:
+            self.history.ledger.crash()
+        else:
+            self.history.ledger.doom = (self.world.random.choice(STEPS), "crash")
 
     def tear_store(self) -> None:
         self.history.ledger.crash(tear=True)
 
     def replace_worker(self) -> None:
-        self.history.ledger.replace_worker()
+        early = self.world.random.random() < 0.6
+        self.history.ledger.doom = (self.world.random.choice(BEFORE_WRITING if early else STEPS), "give up")
 
     def doom(self) -> None:
         wires = [self.history.ledger.wire, self.history.desk.wire, *(s.wire for s in self.history.services)]
@@ -117,6 +123,11 @@ class Chaos:
         service = self.world.random.choice(self.history.services)
         service.sync_fails = True
         self._later(lambda: setattr(service, "sync_fails", False))
+
+    def fill_disk(self) -> None:
+        service = self.world.random.choice(self.history.services)
+        service.is_full = True
+        self._later(lambda: setattr(service, "is_full", False))
 
     def receiver(self) -> None:
         receiver = self.history.ledger.receiver

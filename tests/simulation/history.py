@@ -100,7 +100,7 @@ class History:
         world.tick += 1
         world.now += random.randint(1, 2 * world.weights.mean_step) if random.random() < 0.8 else 1
         self.chaos.act()
-        actor = random.choices(["ledger", "service", "foreigner", "desk"], [10, 10, 2, 1])[0]
+        actor = random.choices(["ledger", "service", "foreigner", "desk"], [20, 20, 4, 3])[0]
         if actor == "ledger":
             for _ in range(random.randint(1, 12)):
                 self.ledger.act()

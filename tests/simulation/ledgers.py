@@ -11,6 +11,7 @@ from typing import Any
 from zlib import crc32
 
 from doortab.analytics import notify, snapshot
+from doortab.analytics.audit import Offsets, Totals, look
 from doortab.analytics.deliveries import Deliveries
 from doortab.analytics.notify import Outcome
 from doortab.analytics.store import Store
@@ -18,6 +19,7 @@ from doortab.consumers.worker import Worker
 from doortab.schemas.alerts import Alert
 from doortab.schemas.errors import LogUnavailable, StoreDamaged
 from doortab.schemas.tariff import Tariff
+from doortab.schemas.topics import USAGE
 from tests.simulation.world import SECOND, KilledError, Wire, World
 
 STORE = "usage.duckdb"
@@ -106,6 +108,9 @@ class LedgerProcess:
         """Every row that was ever seen, by its place in the log."""
         self.clean_turns: list[tuple[int, dict[int, int]]] = []
         self.zombie: Iterator[str] | None = None
+        self.known: Totals | None = None
+        self.doom: tuple[str, str] | None = None
+        """After which step of the worker it meets its end, and which."""
         self.directory = world.root / "ledger-0"
         self.boot()
 
@@ -116,6 +121,7 @@ class LedgerProcess:
             self.store = open_store(path, self.world, kind)
         except StoreDamaged:
             self.world.note("ledger", "store damaged")
+            self.known = None
             for left in self.directory.glob(f"{STORE}*"):
                 left.unlink()
             self.store = open_store(path, self.world, kind)
@@ -134,12 +140,15 @@ class LedgerProcess:
     def act(self) -> None:
         """One step of one of its threads."""
         random = self.world.random
-        action = random.choices(["turn", "deliver", "publish"], [12, 2, 1 if self.world.weights.snapshots else 0])[0]
+        snapshots = 8 if self.world.weights.snapshots else 0
+        action = random.choices(["turn", "deliver", "publish", "audit"], [96, 16, snapshots, 1])[0]
         try:
             if action == "turn":
                 self.turn()
             elif action == "deliver":
                 self.deliver()
+            elif action == "audit":
+                self.audit()
             else:
                 self.publish()
         except KilledError:
@@ -170,17 +179,20 @@ class LedgerProcess:
                 if self._commits % EACH == 1:
                     self._check_positions()
                     self.check_rows()
+            self._meet_doom(step)
             return None
         self.turning = None
         self.world.figures["turns"] += 1
         self.clean_turns.append((self.world.moment, dict(self.worker.positions)))
         return self._steps > 1
 
-    def replace_worker(self) -> None:
-        """Gives a turn up wherever it is, and begins anew from the last commit."""
-        if self.turning is not None:
-            self.world.note("ledger", "gave up", self._last)
-            self._drop_worker()
+    def _meet_doom(self, step: str) -> None:
+        """Dies after this step, or gives the turn up and begins anew from the last commit, if it is to."""
+        if self.doom is None or self.doom[0] != step:
+            return
+        way, self.doom = self.doom[1], None
+        self.world.note("ledger", way, step)
+        self.crash() if way == "crash" else self._drop_worker()
 
     def _wake_the_dead(self) -> None:
         """Planted: an old turn goes on beside the new worker, once that has committed something."""
@@ -217,6 +229,17 @@ class LedgerProcess:
         for row in self.read(USAGE_ROWS):
             if self.rows.setdefault(row[:3], row) != row:
                 self.world.breaks("I7", f"{self.rows[row[:3]]} became {row}")
+
+    def audit(self) -> None:
+        """I1, as the product itself sees it: nothing is unexplained, and nothing is told that is not so."""
+        offsets = lambda: Offsets(self.wire.begin_offsets(USAGE), self.wire.end_offsets(USAGE))  # noqa: E731
+        try:
+            seen, self.known = look(self.read_all(), self.store.name, offsets, [], self.known, self.world.now)
+        except LogUnavailable:
+            return
+        self.world.figures["audits"] += 1
+        for finding in seen.findings:
+            self.world.breaks("I1", f"the audit says: {finding.words}")
 
     def read(self, query: str) -> list[Any]:
         """Answers SQL, as of the last commit."""
@@ -271,11 +294,12 @@ class LedgerProcess:
         if tear and wal.exists():
             with wal.open("r+b") as file:
                 file.truncate(self.world.random.randrange(wal.stat().st_size + 1))
+            self.known = None
         old = self.directory
         self.close()
         shutil.rmtree(old)
         self.directory = following
-        self.zombie = None
+        self.zombie = self.doom = None
         self.wire.doom = None
         self.world.figures["kills"] += 1
         self.world.note("ledger", "crashed", tear)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from doortab.producers import gate as gates
+from doortab.producers.backlog import Segment
 from doortab.producers.claims import claim_new
 from doortab.producers.client import Client, _Running
 from doortab.producers.follower import Follower
+from doortab.producers.frames import frame
 from doortab.producers.keyring import Keyring
 from doortab.producers.keytext import Peppers
 from doortab.producers.shipper import Shipper
@@ -70,6 +73,20 @@ class Pauses:
         return False
 
 
+class SimSpool(Spool):
+    """A spool whose disk may be full, so that half a frame is written."""
+
+    service: Service
+
+    def _try_to_write(self, segment: Segment, payload: bytes) -> OSError | None:
+        if not self.service.is_full:
+            return super()._try_to_write(segment, payload)
+        assert self._file is not None
+        os.write(self._file, frame(payload, segment.size_bytes)[: len(payload) // 2])
+        self._take_back(segment)
+        return OSError(errno.ENOSPC, "simulated: the disk is full")
+
+
 class SimClient(Client):
     """The client without its threads."""
 
@@ -79,7 +96,8 @@ class SimClient(Client):
         service = self.service
         world = service.world
         held = claim_new(service.spools, f"p-{world.random_bytes(6).hex()}")
-        spool = Spool(held, self.losses, max_bytes=self.max_spool_bytes, fdatasync=service.fdatasync)
+        spool = SimSpool(held, self.losses, max_bytes=self.max_spool_bytes, fdatasync=service.fdatasync)
+        spool.service = service
         spool.syncer.wake = lambda: None  # type: ignore[method-assign]
         shipper = Shipper(spool, service.spools, lambda: service.wire, False)
         shipper._stopping = Pauses(service)  # type: ignore[assignment]
@@ -98,6 +116,7 @@ class Service:
         self.skew = world.random.randint(-world.weights.skew, world.weights.skew)
         self.busy_until = 0
         self.sync_fails = False
+        self.is_full = False
         self.synced: dict[str, int] = {}
         self.buffered: list[Recorded] = []
         self.left: list[Recorded] = []

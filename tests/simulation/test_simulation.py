@@ -71,6 +71,7 @@ def test_nothing_is_lost_and_nothing_billed_twice_in_minutes_of_new_histories(pa
             note("R23", repeated=1, differing=0)
 
 
+@pytest.mark.promises("R23")
 def test_a_seed_leaves_the_same_trace_in_every_process() -> None:
     command = [sys.executable, "-m", "tests.simulation", "--trace", str(SEED + 7)]
     root = Path(__file__).parents[2]

@@ -17,6 +17,7 @@ from tests.naive import document
 from tests.simulation.services import PEPPERS, Audience, canonical
 from tests.simulation.world import SECOND, KilledError, Wire, World
 
+COMMANDS = {"issue": 6, "rotate": 5, "revoke": 2, "close": 1, "open": 3, "refuse": 2, "restore": 3}
 ACCOUNTS = ("acct_a", "acct_b", "acct_c")
 UNITS = ("0.0000001", "0.01", "0.25", "0.333333333333", "1")
 
@@ -122,10 +123,18 @@ class DeskProcess:
     def _act(self) -> None:
         random, audience = self.world.random, self.audience
         known = list(audience.key_of.values())
-        command = random.choices(["issue", "rotate", "revoke", "close", "open"], [6, 3, 2, 1, 3])[0]
+        command = random.choices(list(COMMANDS), list(COMMANDS.values()))[0]
+        until = random.choice([*[None] * 4, self.world.now + random.randint(1, 60) * self.world.weights.mean_step])
         if command == "issue" or not known:
             if len(known) < 9:
-                self.keep(self.desk.issue(account=random.choice(ACCOUNTS), owner="o", purpose="p"))
+                account = random.choice(ACCOUNTS)
+                self.keep(self.desk.issue(account=account, owner="o", purpose="p", expires_at=until))
+        elif command in ("refuse", "restore"):
+            subject = random.choice([f"key:{random.choice(known)}", f"account:{random.choice(ACCOUNTS)}"])
+            if command == "refuse":
+                self.desk.refuse(subject, cause="abuse", until=until)
+            else:
+                self.desk.restore(subject, cause="abuse")
         elif command == "rotate":
             overlap = random.choice([0, 60, 86_400])
             self.keep(self.desk.rotate(random.choice(known), overlap_seconds=overlap))

@@ -67,7 +67,7 @@ THEMES: tuple[dict[str, int], ...] = (
     {"kill_service": 6, "doom": 8, "kill_desk": 2},
     {"kill_ledger": 10, "tear_store": 4, "doom": 4, "checkpoint": 2},
     {"replace_worker": 16, "unreachable": 3, "cut": 4},
-    {"cut_power_of_service": 10, "sync_fails": 4},
+    {"cut_power_of_service": 10, "sync_fails": 4, "fill_disk": 4},
     {"unreachable": 4, "cut": 8, "freeze": 4, "swizzle": 4, "late": 8},
     {"receiver": 12, "kill_ledger": 2, "late": 4},
     {"step_clock": 10, "compact": 6, "kill_service": 2},
@@ -89,6 +89,8 @@ class Weights:
         self.kinds = dict.fromkeys(sorted({kind for theme in THEMES for kind in theme}), 0)
         for kind in self.kinds:
             self.kinds[kind] = random.choice([0, SPARSE // 2, SPARSE])
+        # It costs next to nothing, and nothing else stops a turn where it can do most harm.
+        self.kinds["replace_worker"] *= 3
         for theme in random.sample(THEMES, random.choice([1, 2, 2, 3])):
             for kind, weight in theme.items():
                 self.kinds[kind] += SPARSE * weight
