@@ -34,13 +34,17 @@ class Tiered(NamedTuple):
 
 
 class Move:
-    """What a group does to its counters. ``is_one`` says that it can be said of all its events at once."""
+    """What a group does to its counters. ``is_one`` says that it can be said of all its events at once.
 
-    __slots__ = ("is_one", "number", "slot", "tiered", "use", "worth")
+    ``slots`` are those that its events fall into: one, unless a period ends between them.
+    """
+
+    __slots__ = ("is_one", "number", "slot", "slots", "tiered", "use", "worth")
 
     def __init__(self, number: int, slot: Slot) -> None:
         self.number = number
         self.slot = slot
+        self.slots = [slot]
         self.is_one = False
         self.worth: Terms = []
         self.tiered: list[Tiered] = []
@@ -99,9 +103,12 @@ def _move(counters: Counters, groups: Groups, number: int, lineages: Mapping[str
     first = groups.first[number]
     key, account = groups.columns.texts("key")[first], groups.accounts[first]
     assert account is not None
-    slot = counters.slot_at((account, lineages.get(key, key) if key is not None else None), groups.earliest[number])
-    move = Move(number, slot)
-    if not groups.is_unusual[number] and groups.latest[number] < slot.until:
+    place = (account, lineages.get(key, key) if key is not None else None)
+    move = Move(number, slot := counters.slot_at(place, groups.earliest[number]))
+    if groups.latest[number] >= slot.until:
+        slots = (counters.slot_at(place, time) for time in groups.times_of(number))
+        move.slots = list({id(slot): slot for slot in slots}.values())
+    elif not groups.is_unusual[number]:
         move.is_one = _spends(groups, move) and _uses(groups, move)
     return move
 
@@ -167,12 +174,12 @@ def _price_tiers(moves: Sequence[Move]) -> None:
     def price(tiered: Tiered) -> int | None:
         return charges.unit_within(tiered.model, tiered.position.value, totals[id(tiered.position)])
 
-    tiers = [move for move in moves if move.slot.tiers]
+    tiers = [move for move in moves if any(slot.tiers for slot in move.slots)]
     changed = True
     while changed:
         changed = False
         # How far a group comes that is walked is not known beforehand, nor then where the others begin.
-        unknown = {id(position) for move in tiers if not move.is_one for position in move.slot.tiers.values()}
+        unknown = {id(p) for move in tiers if not move.is_one for slot in move.slots for p in slot.tiers.values()}
         for move in tiers:
             if move.is_one and any(id(t.position) in unknown or price(t) is None for t in move.tiered):
                 move.is_one, changed = False, True
@@ -200,7 +207,8 @@ def _walked(groups: Groups, moves: Sequence[Move], tallies: Mapping[int, Tally])
     shared: set[int] = set()
     for move in moves:
         if not move.is_one:
-            shared.update(map(id, (*move.slot.spend, *(counter for _, counter in move.slot.use))))
+            for slot in move.slots:
+                shared.update(map(id, (*slot.spend, *(counter for _, counter in slot.use))))
     while True:
         more = {
             move.number

@@ -82,6 +82,11 @@ class Groups:
                 sums.append((np.cumsum(values), worth))
         return members, sums
 
+    def times_of(self, number: int) -> list[int]:
+        """When the group's events happened."""
+        start = int(self._starts[number])
+        return self.columns.times[self.members[start : start + self.counts[number]]].tolist()  # type: ignore[no-any-return]
+
     def used(self, unit: str) -> Used | None:
         """What was used of the unit; None where no event of the batch has it."""
         if unit not in self._used:

@@ -168,3 +168,18 @@ def test_units_whose_sum_no_machine_word_holds_are_walked() -> None:
     tariff = Tariff(catalog.parse(naive.document(document("per_unit", "1000000"))))
 
     assert counted(raw, tariff, 0, [range(40)]) == counted(raw, tariff, 1000, [range(40)])
+
+
+def test_a_group_in_two_months_shares_the_counters_of_both() -> None:
+    """The other key's events of the second month reach the cap before its own do, or after: the order decides."""
+    early = [usage(i, 10, "k1") for i in range(4)]
+    late = [usage(10 + i, 40, ("k1", "k3")[i % 2]) for i in range(8)]
+    for event in late:
+        event["time"] = event["time"].replace("2026-03-10", "2026-04-01")
+    tariff = Tariff(catalog.parse(naive.document(document("per_unit", "2"))))
+
+    together = counted(early + late, tariff, 0, [range(12)])
+
+    walked = counted(early + late, tariff, 1000, [range(12)])
+    assert (same_order(together[0]), together[1]) == (same_order(walked[0]), walked[1])
+    assert walked[0], "the test must reach a level"
