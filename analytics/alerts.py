@@ -14,8 +14,9 @@ from msgspec import Struct
 
 from doortab.analytics.cells import Read
 from doortab.analytics.episodes import SpikeSettings
-from doortab.analytics.spikes import Memory, Prices, find_spikes
+from doortab.analytics.spikes import Memory, find_spikes
 from doortab.schemas.alerts import Alert
+from doortab.schemas.tariff import Tariff
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -34,7 +35,7 @@ class Sight(NamedTuple):
     now: int
     settings: Settings
     known: Sequence[Alert]
-    prices: Prices | None
+    tariff: Tariff | None
     memory: Memory
 
 
@@ -46,7 +47,7 @@ class Rule(NamedTuple):
 
 
 def _spikes(sight: Sight) -> list[Alert]:
-    return find_spikes(sight.read, sight.now, sight.settings.spikes, sight.known, sight.prices, sight.memory)
+    return find_spikes(sight.read, sight.now, sight.settings.spikes, sight.known, sight.tariff, sight.memory)
 
 
 RULES = (Rule("spike", _spikes),)
@@ -57,10 +58,10 @@ def find(
     now: int,
     settings: Settings,
     known: Sequence[Alert],
-    prices: Prices | None = None,
+    tariff: Tariff | None = None,
     memory: Memory | None = None,
 ) -> list[Alert]:
     """Every alert that is due now and not among the known ones: the same input gives the same alerts."""
-    sight = Sight(read, now, settings, known, prices, memory if memory is not None else Memory())
+    sight = Sight(read, now, settings, known, tariff, memory if memory is not None else Memory())
     there = {alert.id for alert in known}
     return [alert for rule in RULES for alert in rule.find(sight) if alert.id not in there]

@@ -21,9 +21,9 @@ import msgspec
 from msgspec import Struct
 
 from doortab.analytics import durable, seals
-from doortab.analytics.cells import Columns, Read
+from doortab.analytics.cells import Read
 from doortab.analytics.control import Control, controls
-from doortab.analytics.reading import one_moment
+from doortab.analytics.reading import columns_of, one_moment
 from doortab.analytics.trail import Line
 
 Kind = Literal[
@@ -155,11 +155,6 @@ def write_totals(path: Path, totals: Totals) -> None:
     draft.write_bytes(msgspec.json.encode(totals))
     durable.sync(draft)
     draft.replace(path)
-
-
-def columns_of(read: Read) -> Columns:
-    """The column of each unit and dimension, as of the moment that is read."""
-    return {(root, name): column for root, name, column in read("SELECT root, name, column_name FROM usage_columns")}
 
 
 def _totals(read: Read, store: str, until: int | None) -> Totals:

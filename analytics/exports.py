@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from doortab.analytics import durable, tables
 from doortab.analytics.cells import Columns, Read, literal
-from doortab.analytics.reading import one_moment
+from doortab.analytics.reading import columns_of, one_moment
 from doortab.analytics.store import LATEST_COUNTERS, MAX_COLUMNS, more_of
 from doortab.analytics.tables import quoted
 from doortab.schemas import money
@@ -39,7 +39,7 @@ class Export(NamedTuple):
     order: str
 
 
-def write_exports(read: Read, columns: Columns, directory: Path) -> dict[str, str]:
+def write_exports(read: Read, directory: Path) -> dict[str, str]:
     """Writes every export into the directory, with their sums, and returns the SHA-256 of each by its name.
 
     ``sha256sum -c SHA256SUMS`` checks them. A name stands for a whole file: it appears when it is done.
@@ -47,7 +47,7 @@ def write_exports(read: Read, columns: Columns, directory: Path) -> dict[str, st
     directory.mkdir(parents=True, exist_ok=True)
     overflow = directory / ".overflow.parquet"
     with one_moment(read):
-        exports = [_usage(read, columns, overflow), *_PLAIN]
+        exports = [_usage(read, columns_of(read), overflow), *_PLAIN]
         sums = {export.name: _write(read, export, directory) for export in exports}
     overflow.unlink(missing_ok=True)
     listed = "".join(f"{digest}  {name}\n" for name, digest in sums.items())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from doortab.analytics.cells import Read
+from doortab.analytics.cells import Columns, Read
 
 
 @contextmanager
@@ -16,3 +16,11 @@ def one_moment(read: Read) -> Iterator[None]:
         yield
     finally:
         read("ROLLBACK")
+
+
+def columns_of(read: Read) -> Columns:
+    """The column of each unit and dimension, as of the moment that is read.
+
+    A store that is being written to knows of columns that are not committed yet, and nobody else sees.
+    """
+    return {(root, name): column for root, name, column in read("SELECT root, name, column_name FROM usage_columns")}

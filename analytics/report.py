@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from doortab.analytics.cells import Columns, Heading, Read, Selection, literal
 from doortab.analytics.control import Whole, control
 from doortab.analytics.rating import Groups, Rated, rate
+from doortab.analytics.reading import columns_of, one_moment
 from doortab.analytics.zones import local_bucket
 from doortab.schemas import instants, meters, money
 from doortab.schemas.errors import UsageError
@@ -39,10 +40,8 @@ class Report(NamedTuple):
         return {"period": period, "rows": self.rows, "total": self.total, "control": self.control.as_json()}
 
 
-def report(
-    read: Read, columns: Columns, tariff: Tariff, period: Period, by: Sequence[str], timezone: str = "UTC"
-) -> Report:
-    """The report of a period by these headings.
+def report(read: Read, tariff: Tariff, period: Period, by: Sequence[str], timezone: str = "UTC") -> Report:
+    """The report of a period by these headings: all of it, the control equation too, of one commit.
 
     ``by`` takes account, key, operation, reason, type, subject, source; hour, day, week, month, year;
     dimensions.NAME; and meter, which makes a row of each meter.
@@ -51,12 +50,15 @@ def report(
         UsageError: an unknown heading.
     """
     names = tuple(dict.fromkeys(by))
-    headings = [Heading(name, _sql(name, columns, tariff, timezone)) for name in names if name != METER]
-    groups = rate(read, columns, tariff, headings, period)
+    with one_moment(read):
+        columns = columns_of(read)
+        headings = [Heading(name, _sql(name, columns, tariff, timezone)) for name in names if name != METER]
+        groups = rate(read, columns, tariff, headings, period)
+        whole = control(read)
     times = [name in TIMES for name in names if name != METER]
     shown = sorted(groups.items(), key=lambda item: tuple((v is not None, v) for v in item[0]))
     rows = [row for place, group in shown for row in _rows(names, times, timezone, place, group)]
-    return Report(period, timezone, names, rows, _total(groups), control(read))
+    return Report(period, timezone, names, rows, _total(groups), whole)
 
 
 def _sql(name: str, columns: Columns, tariff: Tariff, timezone: str) -> str:

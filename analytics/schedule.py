@@ -22,10 +22,10 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from doortab.analytics import alerts as rules
 from doortab.analytics.alertbook import AlertBook
-from doortab.analytics.cells import Columns, Read
+from doortab.analytics.cells import Read
 from doortab.analytics.deliveries import Deliveries
 from doortab.analytics.snapshot import publish
-from doortab.analytics.spikes import Memory, Prices
+from doortab.analytics.spikes import Memory
 from doortab.schemas import instants
 from doortab.schemas.alerts import Alert
 from doortab.schemas.errors import TryAgain
@@ -39,7 +39,6 @@ class Means(NamedTuple):
     """What the jobs work with. ``reader`` opens a way to the store that nobody else uses."""
 
     reader: Callable[[], Read]
-    columns: Callable[[], Columns]
     tariff: Callable[[], Tariff]
     log: Log
     clock: Callable[[], int]
@@ -72,8 +71,7 @@ def look_for_spikes(means: Means) -> Run:
                 known.setdefault(noted.alert.id, noted.alert)
         _forget(known, now, means.rules)
         yield "known"
-        prices = Prices(means.columns(), means.tariff())
-        found = rules.find(means.reader(), now, means.rules, list(known.values()), prices, memory)
+        found = rules.find(means.reader(), now, means.rules, list(known.values()), means.tariff(), memory)
         yield "found"
         book.write(found)
         yield "written"

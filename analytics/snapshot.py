@@ -30,7 +30,7 @@ from doortab.analytics import decimals, durable
 from doortab.analytics.cells import Columns, Heading, Read, literal
 from doortab.analytics.control import control
 from doortab.analytics.rating import Groups, rate
-from doortab.analytics.reading import one_moment
+from doortab.analytics.reading import columns_of, one_moment
 from doortab.analytics.store import LATEST_COUNTERS
 from doortab.analytics.tables import USAGE, quoted
 from doortab.analytics.zones import local_bucket
@@ -95,7 +95,7 @@ def publish(read: Read, directory: Path, tariff: Tariff, now: int, keep: int = K
         draft = directory / f"{_HIDDEN}-{name}"
         draft.mkdir()
         yield "begun"
-        columns = _columns(read)
+        columns = columns_of(read)
         for table, query in _queries(columns).items():
             read(f"COPY ({query}) TO {literal(str(draft / f'{table}.parquet'))} (FORMAT parquet, COMPRESSION zstd)")
             yield table
@@ -142,10 +142,6 @@ def _identity(read: Read, tariff: Tariff) -> dict[str, Any]:
         "catalog_sha256": hashlib.sha256(catalog.encode(tariff.catalog)).hexdigest(),
         "timezone": "UTC",
     }
-
-
-def _columns(read: Read) -> Columns:
-    return {(root, name): column for root, name, column in read("SELECT root, name, column_name FROM usage_columns")}
 
 
 def _queries(columns: Columns) -> dict[str, str]:

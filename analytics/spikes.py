@@ -15,11 +15,10 @@ what came late.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from msgspec import Struct
 
-from doortab.analytics.cells import Columns, Heading, Read, literal, timestamp
+from doortab.analytics.cells import Heading, Read, literal, timestamp
 from doortab.analytics.episodes import (
     COST,
     REQUESTS,
@@ -32,17 +31,11 @@ from doortab.analytics.episodes import (
     level,
 )
 from doortab.analytics.rating import rate
+from doortab.analytics.reading import columns_of
 from doortab.schemas import instants
 from doortab.schemas.alerts import Alert
 from doortab.schemas.periods import Period
 from doortab.schemas.tariff import Tariff
-
-
-class Prices(NamedTuple):
-    """What it takes to look at cost as well: the store's unit columns, and the tariff."""
-
-    columns: Columns
-    tariff: Tariff
 
 
 class Past(Struct):
@@ -78,20 +71,20 @@ def find_spikes(
     now: int,
     settings: SpikeSettings,
     known: Sequence[Alert],
-    prices: Prices | None = None,
+    tariff: Tariff | None = None,
     memory: Memory | None = None,
 ) -> list[Alert]:
     """The alerts that are due now, the ``known`` ones left out. Asked again with them, there are no more."""
     memory = memory if memory is not None else Memory()
     found: list[Alert] = []
     # What was found is known now: a key whose episode is over may have begun the next.
-    while due := _due(read, now, settings, [*known, *found], prices, memory):
+    while due := _due(read, now, settings, [*known, *found], tariff, memory):
         found += due
     return found
 
 
 def _due(
-    read: Read, now: int, settings: SpikeSettings, known: Sequence[Alert], prices: Prices | None, memory: Memory
+    read: Read, now: int, settings: SpikeSettings, known: Sequence[Alert], tariff: Tariff | None, memory: Memory
 ) -> list[Alert]:
     """At most one alert of each key, in the order of the keys."""
     before = now // settings.bucket * settings.bucket - settings.bucket
@@ -101,8 +94,8 @@ def _due(
         memory.pasts, memory.priced = _pasts(read, before, settings, episodes), set()
     uses = _uses(read, before, settings)
     _look_up_first(read, before, settings, uses, memory)
-    if prices is not None:
-        _add_cost(read, settings, uses, memory, prices)
+    if tariff is not None:
+        _add_cost(read, settings, uses, memory, tariff)
     going_on = {key: of_key[-1] for key, of_key in episodes.items() if of_key[-1].until is None}
     found = []
     for key in sorted(uses.keys() | going_on.keys()):
@@ -193,11 +186,11 @@ def _look_up_first(read: Read, before: int, settings: SpikeSettings, uses: Mappi
         memory.pasts[key] = Past(seen.get(key), {})
 
 
-def _add_cost(read: Read, settings: SpikeSettings, uses: Mapping[str, Use], memory: Memory, prices: Prices) -> None:
+def _add_cost(read: Read, settings: SpikeSettings, uses: Mapping[str, Use], memory: Memory, tariff: Tariff) -> None:
     """Adds what the keys cost, of those that cost enough to be worth a look."""
     before, opened = memory.before, memory.before + settings.bucket
     spent: dict[str, dict[int, int]] = {}
-    for key, start, currency, amount in _spent(read, settings, prices, Period(before, opened + settings.bucket)):
+    for key, start, currency, amount in _spent(read, settings, tariff, Period(before, opened + settings.bucket)):
         if key in uses:
             uses[key].currency = currency
             spent.setdefault(key, {})[start] = amount
@@ -210,18 +203,18 @@ def _add_cost(read: Read, settings: SpikeSettings, uses: Mapping[str, Use], memo
     memory.priced.update(wanted)
     look_back = Period(before - settings.look_back_buckets * settings.bucket, before)
     condition = f"key IN ({', '.join(map(literal, wanted))})"
-    for key, start, _, amount in _spent(read, settings, prices, look_back, condition):
+    for key, start, _, amount in _spent(read, settings, tariff, look_back, condition):
         past = memory.pasts.get(key)
         if past is not None and not any(episode.hides(start) for episode in memory.episodes.get(key, ())):
             past.peaks[COST] = max(past.peaks.get(COST, 0), amount)
 
 
 def _spent(
-    read: Read, settings: SpikeSettings, prices: Prices, period: Period, condition: str = "key IS NOT NULL"
+    read: Read, settings: SpikeSettings, tariff: Tariff, period: Period, condition: str = "key IS NOT NULL"
 ) -> Iterator[tuple[str, int, str, int]]:
     """Key, start of the bucket, currency and amount of what cost anything."""
     headings = [Heading("key", "key"), Heading("start", _bucket_sql(settings))]
-    groups = rate(read, prices.columns, prices.tariff, headings, period, condition)
+    groups = rate(read, columns_of(read), tariff, headings, period, condition)
     for (key, start, currency), group in groups.items():
         if group.amount > 0:
             yield key, start, currency, group.amount

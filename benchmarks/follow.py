@@ -92,7 +92,7 @@ def follow(url: str, directory: Path, events: int, reports_at: list[int]) -> dic
 
 def _report(store: Store, by: list[str]) -> Any:
     cursor = store.cursor()
-    return report(lambda query: cursor.execute(query).fetchall(), store.columns, Tariff(load.priced()), MONTH, by)
+    return report(lambda query: cursor.execute(query).fetchall(), Tariff(load.priced()), MONTH, by)
 
 
 def _time_reports(store: Store) -> dict[str, list[float]]:

@@ -20,10 +20,9 @@ import msgspec
 from msgspec import Struct
 
 from doortab.analytics import durable, seals
-from doortab.analytics.audit import columns_of
 from doortab.analytics.cells import Read, literal
 from doortab.analytics.control import control
-from doortab.analytics.reading import one_moment
+from doortab.analytics.reading import columns_of, one_moment
 from doortab.analytics.store import Store
 from doortab.analytics.tables import quoted
 from doortab.analytics.trail import last_commit

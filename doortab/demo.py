@@ -119,7 +119,6 @@ def _start_alerts(ledger: Ledger, directory: Path) -> Schedule:
     """Looks for spikes every second, as a ledger does every minute."""
     means = Means(
         reader=ledger.reader,
-        columns=lambda: ledger.store.columns,
         tariff=ledger.tariff,
         log=ledger.log,
         clock=lambda: time.time_ns() // 1000,

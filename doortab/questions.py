@@ -39,7 +39,7 @@ def report(ledger: Ledger, params: Params) -> dict[str, Any]:
     except ValueError as error:
         raise UsageError(str(error)) from None
     by = params.get("by") or list(DEFAULT_BY)
-    told = make_report(ledger.reader(), ledger.store.columns, tariff, period, by, timezone).as_json()
+    told = make_report(ledger.reader(), tariff, period, by, timezone).as_json()
     if ledger.audited is not None and ledger.audited.findings:
         told["audit"] = [sentence(finding) for finding in ledger.audited.findings]
     return told
@@ -139,7 +139,7 @@ def audit(ledger: Ledger, params: Params) -> dict[str, Any]:
 def export(ledger: Ledger, params: Params) -> dict[str, Any]:
     """``directory``: writes the canonical exports there. ``positions`` are theirs, if the ledger stood still."""
     before = ledger.positions
-    sums = write_exports(ledger.reader(), ledger.store.columns, Path(params["directory"]))
+    sums = write_exports(ledger.reader(), Path(params["directory"]))
     positions = before if before == ledger.positions else {}
     return {"exports": sums, "positions": {str(part): offset for part, offset in positions.items()}}
 

@@ -95,7 +95,7 @@ def back(settings: Settings) -> Told:
 
 def export_to(ledger: Ledger, directory: Path) -> dict[str, str]:
     """Writes the canonical exports there; the SHA-256 of each by name."""
-    return write_exports(ledger.reader(), ledger.store.columns, directory)
+    return write_exports(ledger.reader(), directory)
 
 
 def differs(told: Told) -> bool:

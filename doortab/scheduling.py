@@ -41,7 +41,6 @@ def start_schedule(ledger: Ledger, settings: Settings) -> Running:
     deliveries = Deliveries(settings.data / "deliveries.sqlite3", ledger.log, channels_of(settings))
     means = Means(
         reader=ledger.reader,
-        columns=lambda: ledger.store.columns,
         tariff=ledger.tariff,
         log=ledger.log,
         clock=lambda: time.time_ns() // 1000,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,10 +123,14 @@ class Installation:
 
     def fold(self) -> None:
         """Brings all that the log holds into the store."""
+        while len(list(self.turn())) > 1:
+            pass
+
+    def turn(self) -> Iterator[str]:
+        """One turn of the worker, by steps."""
         if self._worker is None:
             self._worker = Worker(self.log, self.store, max_records=self._records)
-        while len(list(self._worker.turn(0.0))) > 1:
-            pass
+        return self._worker.turn(0.0)
 
     def reader(self) -> Read:
         """A function that answers SQL."""
@@ -139,7 +143,7 @@ class Installation:
 
     def report(self, *by: str) -> dict[str, Any]:
         """The report over all time, as its JSON."""
-        return report(self.reader(), self.store.columns, self.tariff, periods.ALL_TIME, by).as_json()
+        return report(self.reader(), self.tariff, periods.ALL_TIME, by).as_json()
 
     def close(self) -> None:
         if self._worker is not None:

@@ -51,7 +51,7 @@ def rebuilt(log: Log, **how: Any) -> Iterator[tuple[Installation, Path]]:
     with tempfile.TemporaryDirectory() as directory:
         made = Installation(Path(directory), None, log=log, **how)
         made.fold()
-        write_exports(made.reader(), made.store.columns, Path(directory) / "exports")
+        write_exports(made.reader(), Path(directory) / "exports")
         yield made, Path(directory) / "exports"
         made.store.close()
 
@@ -109,7 +109,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Log, dict[str, byt
 
 def test_the_exports_and_their_sums_are_written(log: Log) -> None:
     with rebuilt(log) as (made, directory):
-        sums = write_exports(made.reader(), made.store.columns, directory)
+        sums = write_exports(made.reader(), directory)
 
         assert sorted(path.name for path in directory.iterdir()) == sorted([*FILES, "SHA256SUMS"])
         assert sums == {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in FILES}

@@ -86,7 +86,7 @@ def by_hand(world: naive.World, by: Sequence[str], zone: str, period: Period) ->
 def reported(case: Case, by: Sequence[str], zone: str, period: Period) -> dict[Any, Any]:
     """The same of the report."""
     installation = case.installation
-    made = report(installation.reader(), installation.store.columns, installation.tariff, period, by, zone)
+    made = report(installation.reader(), installation.tariff, period, by, zone)
     found = {}
     for row in made.rows:
         heads = [row[name][:13] if name == "hour" else row[name] for name in by]

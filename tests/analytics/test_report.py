@@ -235,6 +235,19 @@ def test_who_has_no_plan_pays_nothing_and_is_counted(make: Make) -> None:
     assert (total["currency"], total["amount"], total["events"], total["units"]) == (None, "0", "1", {"tokens": "5"})
 
 
+def test_a_report_is_of_the_last_commit_while_the_next_one_is_being_made(make: Make) -> None:
+    installation = filled(make(flat("1")), {"units": {"tokens": 5}})
+    installation.add([installation.event(START, units={"a new unit": 1}, dimensions={"new": "yes"})])
+
+    found = {step: installation.report("dimensions.new")["rows"] for step in installation.turn()}
+
+    committed = list(found).index("committed")
+    before, after = list(found.values())[:committed], list(found.values())[committed:]
+    assert {"rows", "sealed"} <= {*list(found)[:committed]}, "there was something to see too early"
+    assert [[row["dimensions.new"] for row in rows] for rows in before] == [[None]] * len(before)
+    assert [[row["dimensions.new"] for row in rows] for rows in after] == [[None, "yes"]] * len(after)
+
+
 def test_an_empty_store_has_an_empty_report(make: Make) -> None:
     made = make(flat("1")).report("account", "day", "meter")
 
@@ -262,13 +275,13 @@ def test_an_unknown_time_zone_is_refused_in_words(make: Make) -> None:
     installation = make(flat("1"))
 
     with pytest.raises(ValueError, match="is not a time zone; write"):
-        report(installation.reader(), {}, installation.tariff, periods.ALL_TIME, ["day"], "Mars/Base")
+        report(installation.reader(), installation.tariff, periods.ALL_TIME, ["day"], "Mars/Base")
 
 
 def test_a_report_is_priced_by_the_catalog_it_is_given(make: Make) -> None:
     installation = filled(make(flat("1")), {"units": {"tokens": 5}})
     dearer = Tariff(catalog.parse(naive.document(document(flat("3")))))
 
-    made = report(installation.reader(), installation.store.columns, dearer, periods.ALL_TIME, [])
+    made = report(installation.reader(), dearer, periods.ALL_TIME, [])
 
     assert made.total["amount"] == money.amount_text(money.amount("15"))

@@ -35,7 +35,6 @@ class Desk:
         self.shown = io.StringIO()
         self.means = Means(
             reader=installation.reader,
-            columns=lambda: installation.store.columns,
             tariff=lambda: installation.tariff,
             log=installation.log,
             clock=now,

@@ -159,7 +159,7 @@ def state_of(directory: Path) -> str:
             return f"never published: {pending}"
         said = {value for _, value in records_of(ledger.log, topics.REVOCATIONS)}
         decided = [d for d in ledger.store.decided() if d.percent == 100]
-        exports = write_exports(ledger.reader(), ledger.store.columns, directory / "exports")
+        exports = write_exports(ledger.reader(), directory / "exports")
         hashes = {hashlib.sha256(value or b"").hexdigest() for value in said}
         return json.dumps({"exports": exports, "said": sorted(hashes), "decided": len(decided)})
     finally:

@@ -272,11 +272,11 @@ def _rebuilt(history: History) -> None:
     try:
         while len(list(worker.turn(0.0))) > 1:
             pass
-        made = write_exports(ledger.read_all(), ledger.store.columns, world.root / "exports-live")
+        made = write_exports(ledger.read_all(), world.root / "exports-live")
         world.note("exports", *made.values())
         cursor = fresh.cursor()
         read = lambda query: cursor.execute(query).fetchall()  # noqa: E731
-        again = write_exports(read, fresh.columns, world.root / "exports-rebuilt")
+        again = write_exports(read, world.root / "exports-rebuilt")
         rows = [sorted(row[3:] for row in of(USAGE_ROWS)) for of in (ledger.read, read)]
     finally:
         worker.close()

@@ -60,7 +60,7 @@ def deliveries(events: Sequence[Mapping[str, Any]]) -> Iterator[bytes]:
 
 def measured(installation: Installation, period: Period, subject: str | None) -> Decimal:
     """What the report says of the period, and of one subject or all."""
-    made = report(installation.reader(), installation.store.columns, installation.tariff, period, ["meter", "subject"])
+    made = report(installation.reader(), installation.tariff, period, ["meter", "subject"])
     rows = [row for row in made.rows if subject in (None, row["subject"])]
     return sum((Decimal(row["quantity"]) for row in rows), Decimal(0))
 
