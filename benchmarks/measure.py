@@ -55,14 +55,31 @@ def cpu_seconds_of(process: int) -> float:
 
 
 def cpu_seconds() -> float:
-    """What this process has used so far, with its threads."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime + used.ru_stime
+    """What this process has used so far, with its threads and its children, those that run and those that ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used) + sum(map(cpu_seconds_of, _children()))
 
 
 def peak_mb() -> float:
-    """The most memory this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most memory that this process has had, and each of the children that run, added up."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 + sum(map(_peak_mb_of, _children()))
+
+
+def _children() -> list[int]:
+    """The children of this process that run."""
+    return [int(child) for task in Path("/proc/self/task").iterdir() for child in _words(task / "children")]
+
+
+def _words(path: Path) -> list[str]:
+    try:
+        return path.read_text().split()
+    except FileNotFoundError:  # the thread has ended meanwhile, and no child of it is forgotten: another has it now
+        return []
+
+
+def _peak_mb_of(process: int) -> float:
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
 def show(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
