@@ -31,6 +31,7 @@ IDS_PER_DRAW = 64
 MAX_NAME_CHARACTERS = 256
 MAX_TEXT_CHARACTERS = 1024
 
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 _REASONS = frozenset(get_args(Reason))
 _encode = msgspec.json.Encoder().encode
 _WAY_OUT = "pass a whole number, a Decimal or decimal text such as '0.25'"
@@ -48,7 +49,8 @@ class EventIds:
         """``clock`` gives nanoseconds, ``random(n)`` n unpredictable bytes; a forked child makes its own."""
         self._clock = clock
         self._random = random
-        self._tails: list[str] = []
+        self._noise = ""
+        self._used = 0
         self._last = 0
         self._lock = threading.Lock()
 
@@ -58,17 +60,15 @@ class EventIds:
         ticks = milliseconds << 12 | rest * 4096 // 1_000_000
         with self._lock:
             self._last = ticks = ticks if ticks > self._last else self._last + 1
-            if not self._tails:
-                self._tails = self._draw()
-            tail = self._tails.pop()
+            if self._used >= len(self._noise):
+                self._noise, self._used = self._random(8 * IDS_PER_DRAW).hex(), 0
+            at = self._used
+            self._used = at + 16
+            noise = self._noise
         head = f"{ticks:015x}"
-        return f"{head[:8]}-{head[8:12]}-7{head[12:]}-{tail}"
-
-    def _draw(self) -> list[str]:
-        """The random parts of the next ids, their variant in front."""
-        noise = self._random(8 * IDS_PER_DRAW).hex()
-        words = [noise[start : start + 16] for start in range(0, len(noise), 16)]
-        return [f"{'89ab'[int(word[0], 16) & 3]}{word[1:4]}-{word[4:]}" for word in reversed(words)]
+        # Two bits of what is random make way for the variant.
+        variant = _VARIANT[noise[at]]
+        return f"{head[:8]}-{head[8:12]}-7{head[12:]}-{variant}{noise[at + 1 : at + 4]}-{noise[at + 4 : at + 16]}"
 
 
 def event_bytes(
