@@ -20,7 +20,8 @@ import pyarrow.parquet as pq
 from doortab.analytics import durable, tables
 from doortab.analytics.cells import Columns, Read, literal
 from doortab.analytics.reading import columns_of, one_moment
-from doortab.analytics.store import LATEST_COUNTERS, MAX_COLUMNS, more_of
+from doortab.analytics.store import MAX_COLUMNS
+from doortab.analytics.stored import LATEST_COUNTERS
 from doortab.analytics.tables import quoted
 from doortab.schemas import money
 from doortab.schemas.events import MAX_PLAIN
@@ -157,7 +158,7 @@ def _write_overflow(read: Read, columns: Columns, named: _Names, path: Path) -> 
                 if held is not None:
                     del told[place]
         units = {name: text for (root, name), text in told.items() if root == "units"}
-        found["more"].append(more_of(units, {n: text for (root, n), text in told.items() if root == "dimensions"}))
+        found["more"].append(_more_of(units, {n: text for (root, n), text in told.items() if root == "dimensions"}))
     types = {"part": pa.int32(), "off": pa.int64(), "idx": pa.int32()}
     pq.write_table(pa.table({name: pa.array(v, types.get(name, pa.string())) for name, v in found.items()}), path)
 
@@ -178,3 +179,9 @@ def _held(place: tuple[str, str], text: str | None) -> str | None:
     if text is None or place[0] == "dimensions":
         return text
     return text if "." not in text and int(text) <= MAX_PLAIN else None
+
+
+def _more_of(units: dict[str, str], dimensions: dict[str, str]) -> str | None:
+    """The JSON of the quantities and dimensions that have no column."""
+    kept = {name: part for name, part in (("units", units), ("dimensions", dimensions)) if part}
+    return msgspec.json.encode(kept, order="deterministic").decode() if kept else None

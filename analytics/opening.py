@@ -86,6 +86,18 @@ def meta(connection: Connection) -> dict[str, str]:
     return dict(connection.execute("SELECT name, value FROM meta").fetchall())
 
 
+def options(threads: int, memory_limit: str) -> dict[str, str]:
+    """How DuckDB is set: nothing comes over the network, times are in UTC."""
+    return {
+        "threads": str(threads),
+        "memory_limit": memory_limit,
+        "TimeZone": "UTC",
+        "wal_autocheckpoint": "64MB",
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+    }
+
+
 def columns_of(connection: Connection) -> dict[tuple[str, str], str]:
     """The column of each unit and dimension."""
     rows = connection.execute("SELECT root, name, column_name FROM usage_columns").fetchall()

@@ -31,7 +31,7 @@ from doortab.analytics.cells import Columns, Heading, Read, literal
 from doortab.analytics.control import control
 from doortab.analytics.rating import Groups, rate
 from doortab.analytics.reading import columns_of, one_moment
-from doortab.analytics.store import LATEST_COUNTERS
+from doortab.analytics.stored import LATEST_COUNTERS
 from doortab.analytics.tables import USAGE, quoted
 from doortab.analytics.zones import local_bucket
 from doortab.schemas import catalog, instants

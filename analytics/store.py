@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from doortab.analytics import opening, seals, tables
+from doortab.analytics import opening, seals, stored, tables
 from doortab.analytics.recount import owners, recount
+from doortab.analytics.stored import LATEST_COUNTERS
 from doortab.analytics.tables import quoted
 from doortab.analytics.trail import Head, Trail, follow, last_commit, note_gaps
 from doortab.schemas.batch import Batch, CounterKey, Decision, Message, Resumed, Rows, StoredEvent
@@ -80,7 +80,7 @@ class Store:
             StoreDamaged: DuckDB cannot read it, or a newer doortab wrote it.
         """
         made = not path.exists()
-        connection = opening.open_file(path, _settings(threads, memory_limit))
+        connection = opening.open_file(path, opening.options(threads, memory_limit))
         try:
             store = cls(connection, path, clock, trail)
             if trail is not None:
@@ -105,7 +105,7 @@ class Store:
         self._counter_rows = read("SELECT count(*) FROM counters")[0][0]
         self._seal_rows = read("SELECT count(*) FROM seals")[0][0]
         self._positions = dict(read("SELECT part, max(next) FROM commits WHERE part >= 0 GROUP BY part"))
-        counters = read(f"SELECT subject, measure, period, {_micros('start')}, value FROM ({LATEST_COUNTERS})")
+        counters = read(f"SELECT subject, measure, period, epoch_us(start), value FROM ({LATEST_COUNTERS})")
         return Resumed(
             positions=dict(self._positions),
             counters={CounterKey(*row[:4]): row[4] for row in counters},
@@ -161,27 +161,11 @@ class Store:
     def find(self, digests: Sequence[int], low: int, high: int) -> list[StoredEvent]:
         """The rows numbered from ``low`` until before ``high`` that have one of the digests."""
         wanted = ", ".join(map(str, digests))
-        return self._stored(f"seq >= {low} AND seq < {high} AND digest IN ({wanted})")
-
-    def _stored(self, condition: str) -> list[StoredEvent]:
-        special = list(self._columns.items())
-        names = [quoted(column) for _, column in special]
-        plain = "digest, source, id, type, subject, account, key, allowed, reason, billable, operation, more, rest"
-        rows = self._read(f"SELECT {', '.join([plain, *names])} FROM usage WHERE {condition} ORDER BY seq")
-        found = []
-        for row in rows:
-            values = [(root, name, value) for ((root, name), _), value in zip(special, row[13:], strict=True)]
-            units = {name: value for root, name, value in values if root == "units" and value is not None}
-            texts = {name: value for root, name, value in values if root == "dimensions" and value is not None}
-            found.append(StoredEvent(*[*row[:11], units, texts, row[11], row[12]]))
-        return found
+        return stored.events(self._read, self._columns, f"seq >= {low} AND seq < {high} AND digest IN ({wanted})")
 
     def pending(self) -> list[Message]:
         """The messages that were committed and are not known to be in the log, in the order of their causes."""
-        rows = self._read(
-            "SELECT id, topic, key, value FROM outbox WHERE id NOT IN (SELECT id FROM published) ORDER BY batch, id"
-        )
-        return [Message(*row) for row in rows]
+        return stored.messages(self._read)
 
     def published(self, ids: Sequence[str]) -> None:
         """Notes that these messages are in the log."""
@@ -197,19 +181,11 @@ class Store:
 
     def unreadable(self) -> set[tuple[str, int, int]]:
         """Topic, partition and offset of what was rejected in other topics than usage."""
-        return {(t, p, o) for t, p, o in self._read("SELECT topic, part, off FROM rejected WHERE topic <> 'usage'")}
+        return stored.unreadable(self._read)
 
     def decided(self) -> list[Decision]:
         """Every decision, in the order they were made."""
-        times = {"start", "end", "at", "event_time"}
-        selected = ", ".join(_micros(quoted(n)) if n in times else quoted(n) for n in _DECISION_FIELDS)
-        rows = self._read(f"SELECT {selected}, part, off, idx FROM decisions ORDER BY batch, id")
-        return [
-            Decision(
-                **dict(zip(_DECISION_FIELDS, row[:-3], strict=True)), place=row[-3:] if row[-3] is not None else None
-            )
-            for row in rows
-        ]
+        return stored.decisions(self._read)
 
     def compact(self) -> bool:
         """Keeps only the latest value of each counter, once most are outdated, and merges old seals.
@@ -326,32 +302,3 @@ class Store:
             # The transaction is gone already, or the whole instance is; either way nothing of it stays.
             return
         self._columns = opening.columns_of(self._connection)
-
-
-_DECISION_FIELDS = [name for name in Decision.__struct_fields__ if name != "place"]
-
-LATEST_COUNTERS = (
-    "SELECT subject, measure, period, start, arg_max(value, batch) AS value, max(batch) AS batch "
-    "FROM counters GROUP BY subject, measure, period, start"
-)
-
-
-def _micros(column: str) -> str:
-    return f"epoch_us({column})"
-
-
-def _settings(threads: int, memory_limit: str) -> dict[str, str]:
-    return {
-        "threads": str(threads),
-        "memory_limit": memory_limit,
-        "TimeZone": "UTC",
-        "wal_autocheckpoint": "64MB",
-        "autoinstall_known_extensions": "false",
-        "autoload_known_extensions": "false",
-    }
-
-
-def more_of(units: dict[str, str], dimensions: dict[str, str]) -> str | None:
-    """The JSON of the quantities and dimensions that have no column."""
-    kept = {name: part for name, part in (("units", units), ("dimensions", dimensions)) if part}
-    return msgspec.json.encode(kept, order="deterministic").decode() if kept else None

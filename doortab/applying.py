@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from doortab.asking import asked
-from doortab.ledger import newest_catalog
+from doortab.catalogs import newest_catalog
 from doortab.schemas import catalog, topics
 from doortab.schemas.catalog import Catalog
 from doortab.schemas.errors import UsageError

@@ -26,8 +26,9 @@ from doortab.analytics.reading import columns_of, one_moment
 from doortab.analytics.store import Store
 from doortab.analytics.tables import quoted
 from doortab.analytics.trail import last_commit
+from doortab.catalogs import newest_catalog
 from doortab.exchanging import exchanged
-from doortab.ledger import Ledger, newest_catalog
+from doortab.ledger import Ledger
 from doortab.log.open import open_log
 from doortab.schemas import catalog, instants, topics
 from doortab.schemas.errors import NotFound, RuleRefused, StoreDamaged, UsageError

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from doortab.applying import publish
-from doortab.ledger import newest_catalog
+from doortab.catalogs import newest_catalog
 from doortab.schemas.catalog import CapEntry, Catalog
 from doortab.schemas.errors import RuleRefused, UsageError
 from doortab.schemas.log import Log

@@ -23,14 +23,14 @@ from doortab.analytics.audit import Audit
 from doortab.analytics.cells import Read
 from doortab.analytics.store import Store
 from doortab.analytics.trail import Trail
+from doortab.catalogs import newest_catalog
 from doortab.consumers.worker import Worker
 from doortab.decoding import Adaptive
 from doortab.log.open import open_log
 from doortab.owning import Owner
 from doortab.same_log import check_same_log
-from doortab.schemas import catalog, topics
-from doortab.schemas.errors import CatalogError, StoreDamaged, TryAgain
-from doortab.schemas.log import Log, TopicPartition
+from doortab.schemas import topics
+from doortab.schemas.errors import StoreDamaged, TryAgain
 from doortab.schemas.tariff import NO_TARIFF, Tariff
 from doortab.settings import Settings
 from doortab.timing import Timing
@@ -295,25 +295,3 @@ class Ledger:
         if self._worker is not None:
             self._worker.close()
             self._worker = None
-
-
-def newest_catalog(log: Log) -> catalog.Catalog | None:
-    """The newest catalog in the log that can be read, or None.
-
-    Raises:
-        LogUnavailable: the log could not be reached.
-    """
-    begin, end = log.begin_offsets(topics.CATALOG)[0], log.end_offsets(topics.CATALOG)[0]
-    reader = log.reader({TopicPartition(topics.CATALOG, 0): begin})
-    newest, position = None, begin
-    try:
-        while position < end:
-            for record in reader.poll(1000, 16_000_000, 1.0):
-                position = record.offset + 1
-                try:
-                    newest = catalog.decode(record.value or b"")
-                except CatalogError as error:
-                    logger.warning("catalog record %s is passed over: %s", record.offset, error)
-    finally:
-        reader.close()
-    return newest

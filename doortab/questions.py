@@ -13,7 +13,7 @@ from typing import Any
 from doortab.analytics.control import control
 from doortab.analytics.exports import write_exports
 from doortab.analytics.report import report as make_report
-from doortab.analytics.store import LATEST_COUNTERS
+from doortab.analytics.stored import LATEST_COUNTERS
 from doortab.auditing import Auditor, accept, sentence
 from doortab.auditing import as_json as audit_as_json
 from doortab.backup import write_backup

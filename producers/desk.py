@@ -263,7 +263,7 @@ class Desk:
         evidence = {"by": self._actor} | ({"note": note} if note else {})
         said = Revocation(
             type=kind,
-            id="rev_" + self._text(ID_CHARACTERS),
+            id="rev_" + self._new_id(),
             subject=subject,
             cause=cause,
             at=instants.text(self._now()),
@@ -280,7 +280,7 @@ class Desk:
     def _new_secret(self, environment: Environment) -> tuple[Secret, decisions.Fresh]:
         secret = make(environment, self._random)
         return secret, decisions.Fresh(
-            key_id="key_" + self._text(ID_CHARACTERS),
+            key_id="key_" + self._new_id(),
             digest=self._peppers.digest(secret.reveal()).hex(),
             pepper_id=self._peppers.current_id,
             hint=hint(secret.reveal()),
@@ -291,9 +291,8 @@ class Desk:
     def _now(self) -> Microseconds:
         return self._clock() // 1000
 
-    def _text(self, characters: int) -> str:
-        """An id of 95 random bits, if it has 16 characters."""
-        return "".join(ALPHABET[byte % 62] for byte in self._random(characters))
+    def _new_id(self) -> str:
+        return "".join(ALPHABET[byte % 62] for byte in self._random(ID_CHARACTERS))
 
 
 def _several(texts: Iterable[str]) -> tuple[str, ...]:

@@ -16,8 +16,9 @@ from typing import Any
 
 from doortab.__main__ import run as command
 from doortab.auditing import Auditor
+from doortab.catalogs import newest_catalog
 from doortab.exchanging import kept_stores
-from doortab.ledger import Ledger, newest_catalog
+from doortab.ledger import Ledger
 from doortab.log.open import open_log
 from doortab.producers.desk import Desk
 from doortab.producers.pepper import load_or_create
