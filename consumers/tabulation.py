@@ -65,16 +65,20 @@ def _coded(values: Sequence[str | None]) -> pa.DictionaryArray:
 def _places(decoded: Decoded) -> dict[str, pa.Array]:
     """Where each event stands in the log, and when the log received it."""
     spans = decoded.spans
-    counts = [len(span.indices) for span in spans]
+    counts = np.array([len(span.indices) for span in spans], np.int64)
+    firsts = np.array([span.first for span in spans], np.int64)
 
     def repeated(values: list[int]) -> pa.Array:
         return pa.array(np.repeat(np.array(values, np.int64), counts))
 
-    indices = [np.asarray(span.indices, np.int64) for span in spans] or [np.zeros(0, np.int64)]
+    indices = np.arange(len(decoded.events)) - np.repeat(firsts, counts)
+    for span in spans:
+        if type(span.indices) is not range:  # some of its record were rejected
+            indices[span.first : span.first + len(span.indices)] = span.indices
     return {
         "part": repeated([span.partition for span in spans]),
         "off": repeated([span.offset for span in spans]),
-        "idx": pa.array(np.concatenate(indices)),
+        "idx": pa.array(indices),
         "logged": repeated([span.logged for span in spans]),
     }
 

@@ -24,6 +24,7 @@ from doortab.metrics import ClientCollector
 from doortab.producers.gate import Verdict
 from doortab.producers.problem import Answer, no_room
 from doortab.schemas import instants, topics, wire
+from doortab.schemas.elements import split
 from doortab.schemas.errors import UsageError
 from doortab.schemas.events import MAX_EVENT_BYTES
 from doortab.schemas.log import Entry, Log
@@ -102,7 +103,7 @@ def append_events(log: Log, body: bytes) -> None:
     gathered: dict[int, list[bytes]] = {}
     taken = 0
     try:
-        for raw in wire.split(body):
+        for raw in split(body):
             event, _, _ = wire.decode_event(raw, instants.EARLIEST)
             owner = event.data.account or event.subject or event.data.key or event.id
             gathered.setdefault(topics.partition_of(owner.encode(), partitions), []).append(raw)

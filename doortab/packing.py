@@ -23,6 +23,7 @@ from typing import IO, Any
 from doortab.consumers.views import Views
 from doortab.log.open import open_log
 from doortab.schemas import instants, topics, wire
+from doortab.schemas.elements import split
 from doortab.schemas.errors import DoortabError, UsageError
 from doortab.schemas.events import MAX_EVENT_BYTES, Event
 from doortab.schemas.log import Entry, Log
@@ -54,7 +55,7 @@ class Packer:
             self._add_one(raw)
             return
         try:
-            elements = wire.split(raw)
+            elements = split(raw)
         except wire.Unreadable:
             self._add_one(raw)
             return
@@ -169,7 +170,7 @@ def _whole(text: bytes) -> Iterator[bytes]:
     """The events of a text that is one JSON value. If it is none, its lines count, each for itself."""
     text = text.strip()
     try:
-        yield from wire.split(text)
+        yield from split(text)
     except wire.Unreadable:
         yield from (line for line in map(bytes.strip, text.splitlines()) if line)
 

@@ -2,8 +2,8 @@
 
 A record holds one event or a JSON array of them. Whole arrays are checked at once, in one pass of a
 typed decoder; when that fails, each element is looked at alone, so that a bad event never takes its
-neighbours along. Nothing here raises on bytes, whatever they are, and an event is read the same alone
-and in an array.
+neighbours along. Records of one event each are joined to an array first. Nothing here raises on bytes,
+whatever they are, and an event is read the same alone and in an array.
 
 Where JSON leaves something open: of two fields with one name in one object the last counts; objects
 nest at most ``events.MAX_DEPTH`` deep; no text holds the character U+0000, which no database and no sheet takes.
@@ -11,19 +11,20 @@ nest at most ``events.MAX_DEPTH`` deep; no text holds the character U+0000, whic
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
+from itertools import groupby, repeat
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
 from doortab.schemas import instants, unusual
+from doortab.schemas.elements import split
 from doortab.schemas.events import MAX_EVENT_BYTES, MAX_PLAIN, Event, Name, Usage
 from doortab.schemas.log import Record
-from doortab.schemas.unusual import NUL, UNREADABLE, unreadable
+from doortab.schemas.unusual import NUL, UNREADABLE
 from doortab.schemas.unusual import Unreadable as Unreadable
 
 
@@ -39,9 +40,13 @@ class PlainEvent(Event, gc=False, forbid_unknown_fields=True, omit_defaults=True
     data: PlainUsage
 
 
-WHITESPACE = b" \t\r\n"
 BACKSLASH = b"\\"
 """A single byte is found ten times as fast as a text, and most records hold none."""
+
+RUN = 128
+"""So many records of one event are read at once; if one of them is bad, they all are read again, one by one."""
+
+_ONE = range(1)
 
 ParseAll = Callable[[Sequence[str]], list[int]]
 
@@ -52,10 +57,8 @@ _events = msgspec.json.Decoder(list[Event], float_hook=Decimal)
 _event = msgspec.json.Decoder(Event, float_hook=Decimal)
 _plain_events = msgspec.json.Decoder(list[PlainEvent], float_hook=Decimal)
 _plain_event = msgspec.json.Decoder(PlainEvent, float_hook=Decimal)
-_elements = msgspec.json.Decoder(list[msgspec.Raw])
 _anything = msgspec.json.Decoder(float_hook=Decimal)
 _encoder = msgspec.json.Encoder()
-_token = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|["\[\]{},]', re.DOTALL)
 
 
 class Rejected(msgspec.Struct, frozen=True):
@@ -123,6 +126,17 @@ class Decoded:
         self._firsts.append(first)
         self.spans.append(Span(record.partition, record.offset, record.timestamp_ms * 1000, first, indices))
 
+    def add_singles(self, records: Sequence[Record], events: Sequence[Event], times: Sequence[int]) -> None:
+        """Takes as many events as records, one of each."""
+        first = len(self.events)
+        self.events += events
+        self.times += times
+        self._firsts += range(first, first + len(records))
+        self.spans += [
+            Span(record.partition, record.offset, record.timestamp_ms * 1000, number, _ONE)
+            for number, record in enumerate(records, first)
+        ]
+
 
 def decode(records: Iterable[Record], parse_all: ParseAll = instants.parse_all) -> Decoded:
     """All events of the records, in order. An event without a time gets that of its record.
@@ -130,13 +144,53 @@ def decode(records: Iterable[Record], parse_all: ParseAll = instants.parse_all) 
     ``parse_all`` reads many times at once, as ``instants.parse`` reads each.
     """
     decoded = Decoded()
-    for record in records:
-        if _decode_whole(record, decoded, _plain_events.decode, _plain_event.decode, parse_all):
+    for run in _runs(records):
+        if len(run) > 1 and _decode_run(run, decoded, parse_all):
             continue
-        decoded.plain = False
-        if not _decode_whole(record, decoded, _events.decode, _event.decode, parse_all):
-            _decode_each(record, decoded)
+        for record in run:
+            if _decode_whole(record, decoded, _plain_events.decode, _plain_event.decode, parse_all):
+                continue
+            decoded.plain = False
+            if not _decode_whole(record, decoded, _events.decode, _event.decode, parse_all):
+                _decode_each(record, decoded)
     return decoded
+
+
+def _runs(records: Iterable[Record]) -> Iterator[Sequence[Record]]:
+    """The records in order: those that look like one event some at once, others alone."""
+    for is_single, group in groupby(records, _looks_single):
+        if not is_single:
+            yield from ([record] for record in group)
+            continue
+        run = list(group)
+        yield from (run[first : first + RUN] for first in range(0, len(run), RUN))
+
+
+def _looks_single(record: Record) -> bool:
+    value = record.value
+    return value is not None and value[:1] == b"{" and len(value) <= MAX_EVENT_BYTES
+
+
+def _decode_run(records: Sequence[Record], decoded: Decoded, parse_all: ParseAll) -> bool:
+    """Takes records of one event each in one pass; False when they need to be looked at one by one.
+
+    Joined, bytes that are no event alone could make one with their neighbours. They do not: every record
+    begins with a brace, and in plain events a comma, a line break and a brace are JSON nowhere but between
+    two elements of the array, since texts hold no line breaks, after a comma in an object comes a name, and
+    they have no arrays. So each record holds one element at least, and with as many as records, just one.
+    """
+    value = b"[" + b",\n".join([record.value or b"" for record in records]) + b"]"
+    if BACKSLASH in value and NUL in value:
+        return False
+    try:
+        events = _plain_events.decode(value)
+        times = _times(events, [record.timestamp_ms * 1000 for record in records], parse_all)
+    except (*UNREADABLE, ValueError):
+        return False
+    if len(events) != len(records) or times is None:
+        return False
+    decoded.add_singles(records, events, times)
+    return True
 
 
 def _decode_whole(
@@ -152,18 +206,30 @@ def _decode_whole(
         return False
     try:
         events = many(value) if value[:1] == b"[" else [one(value)]
-        stamp = record.timestamp_ms * 1000
-        texts = [e.time for e in events if e.time is not None]
-        if len(texts) == len(events):
-            times = parse_all(texts)
-        else:
-            times = [stamp if e.time is None else instants.parse(e.time) for e in events]
+        times = _times(events, repeat(record.timestamp_ms * 1000), parse_all)
     except (*UNREADABLE, ValueError):
         return False
-    if not events or min(times) < instants.EARLIEST or max(times) >= instants.LATEST:
+    if not events or times is None:
         return False
     decoded.add(record, events, times, range(len(events)))
     return True
+
+
+def _times(events: Sequence[Event], stamps: Iterable[int], parse_all: ParseAll) -> Sequence[int] | None:
+    """The instants of the events, by default those at which the log received them; None if one is out of range.
+
+    Raises:
+        ValueError: one is not readable.
+    """
+    texts = [event.time for event in events if event.time is not None]
+    if len(texts) == len(events):
+        times: Sequence[int] = parse_all(texts)
+    else:
+        pairs = zip(events, stamps, strict=False)
+        times = [stamp if event.time is None else instants.parse(event.time) for event, stamp in pairs]
+    if times and (min(times) < instants.EARLIEST or max(times) >= instants.LATEST):
+        return None
+    return times
 
 
 def _decode_each(record: Record, decoded: Decoded) -> None:
@@ -196,54 +262,6 @@ def reject(record: Record, index: int, raw: bytes, why: Unreadable) -> Rejected:
     return Rejected(
         record.topic, record.partition, record.offset, index, why.reason, why.detail, raw[:KEPT_BYTES], len(raw)
     )
-
-
-def split(value: bytes | None) -> Sequence[bytes]:
-    """The bytes of each event in a record: its elements, if it is an array.
-
-    Raises:
-        Unreadable: it holds no events.
-    """
-    if value is None:
-        raise Unreadable("null_value", "the record has no value; publish a CloudEvent or an array of them")
-    if value.lstrip(WHITESPACE)[:1] != b"[":
-        return [value]
-    try:
-        elements = [bytes(element) for element in _elements.decode(value)]
-    except UNREADABLE as error:
-        elements = _split_broken(value)
-        if not elements:
-            raise unreadable(error) from None
-    if not elements:
-        raise Unreadable("empty_batch", "the array holds no event")
-    return elements
-
-
-def _split_broken(array: bytes) -> list[bytes]:
-    """The elements of an array that is no JSON because of what stands inside one of them, such as NaN.
-
-    Empty if its brackets and quotes do not match, so that nobody can tell where an element ends.
-    """
-    closing: list[bytes] = []
-    elements: list[bytes] = []
-    start = 0
-    for match in _token.finditer(array):
-        token = match[0]
-        if token in (b"[", b"{"):
-            start = start if closing else match.end()
-            closing.append(b"]" if token == b"[" else b"}")
-        elif token == b"," and len(closing) == 1:
-            elements.append(array[start : match.start()].strip(WHITESPACE))
-            start = match.end()
-        elif token in (b"]", b"}"):
-            if not closing or closing.pop() != token:
-                return []
-            if not closing:
-                elements.append(array[start : match.start()].strip(WHITESPACE))
-                return [] if array[match.end() :].strip(WHITESPACE) else elements
-        elif token == b'"':
-            return []
-    return []
 
 
 def decode_event(raw: bytes, received: int) -> tuple[Event, int, str | None]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doortab.schemas import instants, wire
@@ -134,3 +135,51 @@ def test_one_wrong_byte_is_never_a_crash(one: Event, place: int, byte: int) -> N
     value[place % len(value)] = byte
 
     assert read(bytes(value))
+
+
+@st.composite
+def cut_up(draw: st.DrawFn) -> list[bytes]:
+    """Records that were cut from a text of events anywhere, mostly so that the next one begins with a brace."""
+    values = draw(st.lists(strange | events.map(wire.encode), min_size=1, max_size=6))
+    between = draw(st.lists(st.sampled_from([b"", b",", b",\n", b"\n", b"],["]), min_size=6, max_size=6))
+    text = b"".join(value + gap for value, gap in zip(values, between, strict=False))
+    braces = [place for place, byte in enumerate(text) if byte == ord("{")]
+    places = st.sampled_from(braces) | st.integers(0, len(text)) if braces else st.integers(0, len(text))
+    cuts = sorted(draw(st.sets(places, max_size=8)) | {0, len(text)})
+    return [text[first:last] for first, last in pairwise(cuts)]
+
+
+def told(decoded: wire.Decoded) -> dict[tuple[int, int], Read | wire.Rejected]:
+    """All that was made of records, by offset and index."""
+    found: dict[tuple[int, int], Read | wire.Rejected] = {(one.offset, one.index): one for one in decoded.rejected}
+    for number, one in enumerate(decoded.events):
+        _, offset, index = decoded.place_of(number)
+        assert (offset, index) not in found
+        found[offset, index] = Read(plain(one), decoded.times[number], decoded.rest.get(number))
+    return found
+
+
+@settings(max_examples=300)
+@given(st.lists(events.map(wire.encode), min_size=2, max_size=4) | cut_up())
+def test_a_record_is_read_the_same_whatever_records_come_with_it(values: list[bytes]) -> None:
+    records = [record(value)._replace(offset=offset) for offset, value in enumerate(values)]
+
+    together = told(wire.decode(records))
+
+    assert together == {place: one for alone in records for place, one in told(wire.decode([alone])).items()}
+
+
+def test_records_that_are_no_events_alone_are_none_together() -> None:
+    two = event(id="a") + b"," + event(id="b")
+    conspiracies = [
+        [event(data=b"")[:-1], b"{}}", two],
+        [event()[:-1] + b',"subject":"', b'{"}', two],
+        [event()[:-1] + b',"more":[1', b"{}]}", two],
+        [event() + b",", b"{}"],
+        [event() + b",\n" + event(id="a"), event(id="c")[:-1], b"{}}"],
+    ]
+
+    for values in conspiracies:
+        decoded = wire.decode([record(value)._replace(offset=offset) for offset, value in enumerate(values)])
+
+        assert [decoded.place_of(number)[1] for number in range(len(decoded.events))] == []
