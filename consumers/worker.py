@@ -116,7 +116,7 @@ class Worker:
         if intake is not None:
             yield from self._take(intake)
         else:
-            yield from self._adopt(dict.fromkeys(self.positions, self._views.newest))
+            yield from self._adopt(self._idle_partitions())
             self._store.compact()
         yield from self._publish()
 
@@ -173,6 +173,19 @@ class Worker:
                 due.setdefault(partition, wanted)
                 waits[number] = True
         return due, waits
+
+    def _idle_partitions(self) -> dict[int, int]:
+        """The partitions that may adopt the newest catalog, for nothing that came before it is still to be read.
+
+        That nothing was read does not say so: a broker may be slow, and an event may have come just before the
+        catalog. The ends are asked for after the catalog was read, so whatever came before it lies before them.
+        """
+        newest = self._views.newest
+        waiting = [p for p in self.positions if self._adopted.get(p, NO_CATALOG) != newest]
+        if not waiting:
+            return {}
+        ends = self._log.end_offsets(topics.USAGE)
+        return {p: newest for p in waiting if self.positions[p] >= ends.get(p, 0)}
 
     def _commit(self, intake: Intake) -> Iterator[str]:
         columns = intake.columns

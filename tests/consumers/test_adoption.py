@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from doortab.consumers.intake import Inline
 from doortab.schemas import instants, periods, topics
 from doortab.schemas.batch import CounterKey
 from tests import naive
@@ -75,6 +76,26 @@ def test_a_catalog_that_changes_nothing_decides_nothing(installation: Installati
 
     assert (spend(installation), installation.store.decided()) == before
     assert sorted(made.percent for made in before[1]) == [50, 80, 95, 100]
+
+
+def test_an_idle_ledger_waits_with_a_catalog_for_what_came_before_it(
+    installation: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(installation, "a", "k", 5)
+    installation.add([installation.event(USED, account="a", key="k", units={"tokens": 7})])
+    installation.clock.now += HOUR
+    installation.apply(document("2"))
+    with monkeypatch.context() as slow:
+        slow.setattr(Inline, "poll", lambda *_: None)  # as when a broker does not answer in time
+        list(installation.turn())
+
+    installation.fold()
+
+    part = topics.partition_of(b"a", topics.USAGE_PARTITIONS)
+    (counted,) = installation.reader()(f"SELECT max(batch) FROM commits WHERE part = {part} AND events > 0")
+    (adopted,) = installation.reader()(f"SELECT max(batch) FROM adopted WHERE part = {part} AND catalog_offset = 1")
+    assert counted < adopted, "what was recorded before the catalog was counted by the one before"
+    assert spend(installation)["account:a"] == "24"
 
 
 def test_a_lower_cap_is_reached_when_it_comes_and_a_higher_one_lifts_it(installation: Installation) -> None:
