@@ -145,6 +145,6 @@ class FileLog:
 def _read_tables(connection: sqlite3.Connection) -> dict[TopicPartition, Table]:
     rows = connection.execute("SELECT topic, partition, number, compacted, retention_ms FROM partitions")
     return {
-        TopicPartition(topic, partition): Table(number, bool(compacted), retention_ms)
+        TopicPartition(topic, partition): Table(number, topic, bool(compacted), retention_ms)
         for topic, partition, number, compacted, retention_ms in rows
     }

@@ -49,6 +49,7 @@ class Table(NamedTuple):
     """Where a partition's records stand. One table each, so that every append goes to the right end of a tree."""
 
     number: int
+    topic: str
     compacted: bool
     retention_ms: int
 

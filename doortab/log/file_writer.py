@@ -61,6 +61,7 @@ class FileWriter:
         self._queue_lock = threading.Lock()
         self._ends: dict[int, int] = {}
         self._last_ms = 0
+        self._last_topics: set[str] = set()
         self._seen_version: int | None = None
         self._wal_limit = 8 * WAL_BYTES
         self._session.renew()
@@ -114,7 +115,7 @@ class FileWriter:
         def insert_all(connection: sqlite3.Connection) -> None:
             group.extend(self._take())  # only now, so that whoever came while we waited is in it
             self._refresh(connection)
-            self._last_ms = max(self._last_ms, int(self._clock() * 1000))
+            self._stamp({table.topic for request in group for table in request.tables})
             results.extend(self._insert(connection, request, self._last_ms) for request in group)
 
         try:
@@ -182,8 +183,21 @@ class FileWriter:
                 f"SELECT offset, timestamp_ms FROM {table.name} ORDER BY offset DESC LIMIT 1"
             ).fetchone()
             self._ends[table.number] = row[0] + 1 if row else 0
-            self._last_ms = max(self._last_ms, row[1] if row else 0)
+            if row and row[1] >= self._last_ms:
+                at_once = self._last_topics if row[1] == self._last_ms else set()
+                self._last_ms, self._last_topics = row[1], at_once | {table.topic}
         self._seen_version = version
+
+    def _stamp(self, topics: set[str]) -> None:
+        """The time stamp of a group. Records of two topics share one only if they were written at once.
+
+        So stamps say which came first: a catalog, say, or an event that somebody has read before it was there.
+        """
+        now_ms = int(self._clock() * 1000)
+        if now_ms <= self._last_ms:
+            is_told_apart = len(topics | self._last_topics) > 1
+            now_ms = self._last_ms + is_told_apart
+        self._last_ms, self._last_topics = now_ms, topics
 
     def _insert(self, connection: sqlite3.Connection, request: Append, now_ms: int) -> list[int]:
         offsets: list[int] = []
@@ -221,7 +235,7 @@ def _create(connection: sqlite3.Connection, topics: Sequence[Topic]) -> None:
             continue  # another process was faster
         for partition in range(topic.partitions):
             (number,) = connection.execute("SELECT coalesce(max(number), 0) + 1 FROM partitions").fetchone()
-            table = Table(number, topic.compacted, topic.retention_ms)
+            table = Table(number, topic.name, topic.compacted, topic.retention_ms)
             connection.execute(
                 "INSERT INTO partitions (number, topic, partition, compacted, retention_ms) VALUES (?, ?, ?, ?, ?)",
                 (number, topic.name, partition, topic.compacted, topic.retention_ms),
@@ -235,5 +249,5 @@ def _create(connection: sqlite3.Connection, topics: Sequence[Topic]) -> None:
 
 
 def _all_tables(connection: sqlite3.Connection) -> list[Table]:
-    rows = connection.execute("SELECT number, compacted, retention_ms FROM partitions")
-    return [Table(number, bool(compacted), retention_ms) for number, compacted, retention_ms in rows]
+    rows = connection.execute("SELECT number, topic, compacted, retention_ms FROM partitions")
+    return [Table(number, topic, bool(compacted), retention_ms) for number, topic, compacted, retention_ms in rows]

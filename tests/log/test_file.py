@@ -79,6 +79,19 @@ def test_time_stamps_stay_monotone_over_the_whole_file_when_the_clock_is_set_bac
     assert [record.timestamp_ms for record in records] == [1_800_000_000_000] * 2
 
 
+def test_time_stamps_say_which_of_two_topics_came_first(timed: FileLog, tmp_path: Path, clock: Clock) -> None:
+    other = FileLog(tmp_path, clock)
+    plan = [(timed, "plain"), (timed, "plain"), (timed, "short"), (other, "plain"), (other, "plain"), (timed, "short")]
+
+    for number, (log, topic) in enumerate(plan):
+        log.append(topic, numbered(number, 1))
+
+    read = read_log(timed, {FIRST: 0}, 4) + read_log(timed, {TopicPartition("short", 0): 0}, 2)
+    stamps = {number: record.timestamp_ms for number, record in zip(values(read), read, strict=True)}
+    assert [stamps[number] - 1_800_000_000_000 for number in range(len(plan))] == [0, 0, 1, 2, 2, 3]
+    other.close()
+
+
 def test_time_stamps_stay_monotone_over_a_restart_with_the_clock_set_back(timed: FileLog, tmp_path: Path) -> None:
     timed.append("plain", numbered(0, 1))
     timed.close()
