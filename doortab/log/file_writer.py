@@ -14,6 +14,7 @@ from doortab.log.file_lock import TurnLock
 from doortab.log.file_retention import forget
 from doortab.log.file_session import FileSession, NotYet
 from doortab.log.forking import ForkGate
+from doortab.log.stamps import Stamps
 from doortab.schemas.errors import DoortabError, LogUnavailable
 from doortab.schemas.log import Entry
 from doortab.schemas.topics import Topic
@@ -60,8 +61,7 @@ class FileWriter:
         self._queue: deque[Append] = deque()
         self._queue_lock = threading.Lock()
         self._ends: dict[int, int] = {}
-        self._last_ms = 0
-        self._last_topics: set[str] = set()
+        self._stamps = Stamps()
         self._seen_version: int | None = None
         self._wal_limit = 8 * WAL_BYTES
         self._session.renew()
@@ -115,8 +115,9 @@ class FileWriter:
         def insert_all(connection: sqlite3.Connection) -> None:
             group.extend(self._take())  # only now, so that whoever came while we waited is in it
             self._refresh(connection)
-            self._stamp({table.topic for request in group for table in request.tables})
-            results.extend(self._insert(connection, request, self._last_ms) for request in group)
+            written = {table.topic for request in group for table in request.tables}
+            stamp_ms = self._stamps.next(written, int(self._clock() * 1000))
+            results.extend(self._insert(connection, request, stamp_ms) for request in group)
 
         try:
             self._transact(insert_all, deadline)
@@ -183,21 +184,9 @@ class FileWriter:
                 f"SELECT offset, timestamp_ms FROM {table.name} ORDER BY offset DESC LIMIT 1"
             ).fetchone()
             self._ends[table.number] = row[0] + 1 if row else 0
-            if row and row[1] >= self._last_ms:
-                at_once = self._last_topics if row[1] == self._last_ms else set()
-                self._last_ms, self._last_topics = row[1], at_once | {table.topic}
+            if row:
+                self._stamps.saw(table.topic, row[1])
         self._seen_version = version
-
-    def _stamp(self, topics: set[str]) -> None:
-        """The time stamp of a group. Records of two topics share one only if they were written at once.
-
-        So stamps say which came first: a catalog, say, or an event that somebody has read before it was there.
-        """
-        now_ms = int(self._clock() * 1000)
-        if now_ms <= self._last_ms:
-            is_told_apart = len(topics | self._last_topics) > 1
-            now_ms = self._last_ms + is_told_apart
-        self._last_ms, self._last_topics = now_ms, topics
 
     def _insert(self, connection: sqlite3.Connection, request: Append, now_ms: int) -> list[int]:
         offsets: list[int] = []

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum, auto
 
 from doortab.log.rules import check_entries, check_partition, start_of
+from doortab.log.stamps import Stamps
 from doortab.schemas.errors import LogUnavailable, UsageError
 from doortab.schemas.log import Entry, Record, TopicPartition
 from doortab.schemas.topics import Topic
@@ -50,7 +51,7 @@ class MemoryLog:
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._compacted: set[str] = set()
         self._late: list[tuple[str, list[Entry]]] = []
-        self._last_ms = 0
+        self.stamps = Stamps()
         self._closed = False
 
     def ensure_topics(self, topics: Iterable[Topic]) -> None:
@@ -150,11 +151,11 @@ class MemoryLog:
     def _put(self, topic: str, entries: Iterable[Entry]) -> list[int]:
         offsets: list[int] = []
         with self.changed:
-            self._last_ms = max(self._last_ms, int(self._clock() * 1000))
+            stamp_ms = self.stamps.next({topic}, int(self._clock() * 1000))
             for partition, key, value in entries:
                 held = self._partitions[TopicPartition(topic, partition)]
                 offsets.append(held.end)
-                held.records.append(Record(topic, partition, held.end, self._last_ms, key, value))
+                held.records.append(Record(topic, partition, held.end, stamp_ms, key, value))
                 held.end += 1
             self.changed.notify_all()
         return offsets

@@ -8,7 +8,7 @@ from doortab.log.memory import Fault, MemoryLog
 from doortab.log.rules import PositionOutOfRange
 from doortab.schemas.errors import LogUnavailable
 from doortab.schemas.log import Entry, TopicPartition
-from tests.log.conftest import FIRST, PLAIN
+from tests.log.conftest import FIRST, PLAIN, SHORT
 from tests.log.test_contract import BYTES, numbered, values
 
 
@@ -138,3 +138,14 @@ def test_time_stamps_come_from_the_clock_and_never_run_backwards() -> None:
 
     stamps = [record.timestamp_ms for record in log.reader({FIRST: 0}).poll(10, BYTES, 0.0)]
     assert stamps == [5000, 5000, 7500]
+
+
+def test_time_stamps_say_which_of_two_topics_came_first() -> None:
+    log = MemoryLog(lambda: 5.0, waits=False)
+    log.ensure_topics([PLAIN, SHORT])
+
+    for number, topic in enumerate(["plain", "plain", "short", "plain"]):
+        log.append(topic, numbered(number, 1))
+
+    stamps = [record.timestamp_ms for record in log.reader({FIRST: 0}).poll(10, BYTES, 0.0)]
+    assert stamps == [5000, 5000, 5002]

@@ -219,8 +219,8 @@ class Foreigner:
         event |= {"type": "request.validated", "data": data}
         if account == ACCOUNTS[1] and not self.world.weights.grows and random.random() < 0.3:
             data["key"] = PLANNED  # whose it is, the log may not know yet
-        elif account != ACCOUNTS[0] or random.random() < 0.7:
-            data["account"] = account
+        elif account != ACCOUNTS[0] or random.random() < 0.7 or not self._is_priced():
+            data["account"] = account  # whose the subject is, only a catalog says
         else:
             event["subject"] = "customer-1"
         if random.random() < 0.5:
@@ -233,6 +233,9 @@ class Foreigner:
             shift = random.choice([1, 3600, 86_400, 30 * 86_400]) * random.randint(-2, 1)
             event["time"] = text(now + shift * SECOND)
         return event
+
+    def _is_priced(self) -> bool:
+        return any(record.topic == CATALOG for record in self.world.history)
 
     def import_key(self) -> None:
         """Another desk writes a key that was used before anybody had heard of it."""

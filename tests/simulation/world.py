@@ -178,7 +178,7 @@ class SimLog(MemoryLog):
         offsets = super()._put(topic, entries)
         for (partition, key, value), offset in zip(entries, offsets, strict=True):
             self._world.note("log", topic, partition, offset, crc32(value or b""))
-            moment, stamp = self._world.moment, self._last_ms
+            moment, stamp = self._world.moment, self.stamps.last_ms
             self._world.history.append(Logged(moment, topic, partition, offset, stamp, key, value))
             if topic == USAGE:
                 before = self._world.events[partition][-1]
