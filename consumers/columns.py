@@ -180,6 +180,13 @@ class Columns:
         """When the log received it."""
         return int(self.table.column("logged")[number].as_py())
 
+    def attributed(self, accounts: Texts) -> Columns:
+        """The same events, each with the account that it is billed to."""
+        if accounts is self.texts("account"):
+            return self
+        place = self.table.column_names.index("account")
+        return Columns(self.table.set_column(place, "account", accounts.arrow()))
+
     def take(self, rows: npt.NDArray[np.bool_]) -> Columns:
         """The rows that are marked."""
         return Columns(self.table.filter(pa.array(rows)).combine_chunks())

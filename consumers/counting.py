@@ -77,7 +77,11 @@ def fold(
     rests: Mapping[int, Mapping[str, Any]],
     lineages: Mapping[str, str] = NOTHING,
 ) -> list[Crossing]:
-    """Counts the events numbered in ``charged``, and returns the levels they reached: what ``Counters.fold`` does."""
+    """Counts the events numbered in ``charged``, and returns the levels they reached: what ``Counters.fold`` does.
+
+    What depends on the account depends on the one that is billed, which the event need not have named.
+    """
+    columns = columns.attributed(accounts)
 
     def walk(numbers: list[int]) -> list[Crossing]:
         events = columns.picked(numbers)
@@ -228,7 +232,7 @@ def _apply(groups: Groups, moves: Sequence[Move], tallies: Mapping[int, Tally]) 
     for counter, parts in tallies.values():
         part = Tally(counter, [one for one in parts if one[0] in applied])
         grown = part.grown(groups)
-        if grown >= counter.next:
+        if part.moves and grown >= counter.next:  # a cap of nothing is reached before anything moves
             crossings += _crossings(groups, part, grown)
         counter.add(grown - counter.value)
     for move in moves:

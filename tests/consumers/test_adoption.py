@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from doortab.consumers.intake import Inline
 from doortab.schemas import instants, periods, topics
 from doortab.schemas.batch import CounterKey
+from doortab.schemas.log import Entry
 from tests import naive
 from tests.analytics.installation import START, Installation
 
@@ -141,3 +143,27 @@ def test_counters_name_their_period_by_its_start(installation: Installation) -> 
         CounterKey("account:a", "amount", "month", START),
         CounterKey("key:k", "amount", "month", START),
     }
+
+
+@pytest.mark.parametrize("events", [1, 20])
+def test_a_price_of_one_account_holds_for_events_that_name_only_its_subject(tmp_path: Path, events: int) -> None:
+    charge = {"meter": "tokens", "model": "per_unit", "unit": "1", "where": {"account": "acme"}}
+    words = naive.document(
+        {
+            "default_plan": "p",
+            "meters": naive.METERS,
+            "plans": [{"name": "p", "currency": "USD", "charges": [charge]}],
+            "accounts": [{"id": "acme", "subjects": ["customer"]}],
+        }
+    )
+    made = Installation(tmp_path, words)
+    said = [made.event(USED, key=None, account="customer", units={"tokens": 30}) for _ in range(events)]
+    for event in said:
+        event["subject"] = event["data"].pop("account")
+    made.log.append(topics.USAGE, [Entry(0, None, json.dumps(said).encode())])
+
+    made.fold()
+
+    assert spend(made) == {"account:acme": str(30 * events)}
+    assert made.report("account")["rows"][0]["amount"] == str(30 * events)
+    made.close()

@@ -70,6 +70,7 @@ CAPS = [
     {"subject": "key:k1", "meter": "tokens", "quantity": "1500", "period": "total"},
     {"subject": "key:k2", "amount": "2", "period": "total", "thresholds": [1, 2, 3, 50]},
     {"subject": "account:a3", "meter": "weight", "quantity": "0", "period": "week"},
+    {"subject": "account:a2", "amount": "0", "period": "day"},
 ]
 
 
@@ -118,6 +119,17 @@ def document(charge: str, cap: str) -> Mapping[str, Any]:
     plan = {"name": "p", "currency": "USD", "charges": [CHARGES[charge]]}
     caps = [{"subject": "account:*", "amount": cap, "period": "month"}, {"subject": "key:k2", "amount": "3"}]
     return {"default_plan": "p", "meters": naive.METERS, "plans": [plan], "caps": [{"period": "day"} | c for c in caps]}
+
+
+def test_a_cap_of_nothing_is_reached_by_the_first_event_in_a_group_or_not() -> None:
+    tariff = Tariff(catalog.parse(naive.document(document("per_unit", "0"))))
+    whole = [usage(number, 1, "k1") for number in range(12)]
+    half = usage(12, 1, "k3") | {"data": usage(12, 1, "k3")["data"] | {"units": {"tokens": "0.5"}}}
+
+    in_groups = counted([*whole, half], tariff, 0, [range(13)])
+
+    assert in_groups == counted([*whole, half], tariff, 100, [range(13)])
+    assert {crossing.number for crossing in in_groups[0]} == {0}
 
 
 def walks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
