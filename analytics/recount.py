@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from doortab.analytics.cells import Columns, Heading, Read
+from doortab.analytics.cells import Columns, Heading, Read, literal
 from doortab.analytics.rating import Groups, Rated, rate
 from doortab.analytics.zones import local_bucket
 from doortab.schemas.batch import CounterKey
@@ -31,11 +31,13 @@ def recount(
     A key may have events of several accounts. Of each of them every event is read, for how deep an account
     is in its tiers decides what the key spent; but of accounts and keys without events here nothing is said.
     """
-    here = f"SELECT DISTINCT account, key FROM usage WHERE part = {partition}"
     subjects = owners(read, partition, lineages)
     if not subjects:
         return {}
-    condition = f"account IN (SELECT account FROM usage WHERE key IN (SELECT key FROM ({here})) OR part = {partition})"
+    keys = f"key IN (SELECT key FROM usage WHERE part = {partition})"
+    if rotated := {key for pair in lineages.items() if f"key:{pair[1]}" in subjects for key in pair}:
+        keys += f" OR key IN ({', '.join(map(literal, sorted(rotated)))})"
+    condition = f"account IN (SELECT account FROM usage WHERE {keys} OR part = {partition})"
     kinds = _kinds(tariff)
     counted: dict[CounterKey, int] = {}
     accounts = read(f"SELECT DISTINCT account FROM usage WHERE {condition}")

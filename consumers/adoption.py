@@ -45,9 +45,12 @@ def redecide(
     messages = enforcer.messages(made)
     for place, decision in sorted(standing.items()):
         counter = CounterKey(decision.subject, decision.measure, decision.period, decision.start)
-        if place in reached or counter not in counted or (decision.end <= at and decision.end != LATEST):
+        # Of a subject without events here nothing is known; of one that has some, a counter that is not
+        # among them is that of a cap that is gone, or of a period that now begins at another time.
+        is_over = decision.end <= at and decision.end != LATEST
+        if place in reached or counter.subject not in owners or is_over:
             continue
-        made.append(_lifted(decision, catalog, at, show_value(counter, counted[counter])))
+        made.append(_lifted(decision, catalog, at, show_value(counter, counted.get(counter, 0))))
         if decision.percent == enforcer.REACHED and decision.hard:
             messages.append(enforcer.lift(decision, at))
     # A cap that was moved lifts the old limit and may set a new one: what is set must come last.

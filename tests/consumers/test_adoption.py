@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from doortab.consumers.intake import Inline
-from doortab.schemas import instants, periods, topics
-from doortab.schemas.batch import CounterKey
-from doortab.schemas.log import Entry
+from doortab.schemas import instants, keys, periods, revocations, topics
+from doortab.schemas.batch import CounterKey, Decision
+from doortab.schemas.log import Entry, TopicPartition
 from tests import naive
 from tests.analytics.installation import START, Installation
 
@@ -49,6 +49,42 @@ def adopt(installation: Installation, words: str) -> None:
     installation.apply(words)
     installation.clock.now += HOUR
     installation.fold()
+
+
+def lifts(decision: Decision) -> bool:
+    return decision.id.startswith("lift:")
+
+
+def refused(installation: Installation) -> set[str]:
+    """The subjects that a gate refuses, by all that the ledger has said."""
+    standing: dict[tuple[str, str], bool] = {}
+    reader = installation.log.reader({TopicPartition(topics.REVOCATIONS, 0): 0})
+    for record in reader.poll(1000, 1_000_000, 0.0):
+        fact = revocations.decode(record.value or b"")
+        standing[fact.subject, fact.cause] = fact.type == "access.revoked"
+    reader.close()
+    return {subject for (subject, _), is_refused in standing.items() if is_refused}
+
+
+def issue(installation: Installation, key_id: str, lineage: str) -> None:
+    """Publishes a key, as a desk does."""
+    at = instants.text(installation.clock.now)
+    key = keys.Key(
+        key_id=key_id,
+        account="a",
+        lineage=lineage,
+        owner="o",
+        owner_kind="app",
+        purpose="p",
+        environment="live",
+        digest="00" * 32,
+        pepper_id="p",
+        hint="h",
+        created_at=at,
+        changed_at=at,
+        changed_by="t",
+    )
+    installation.log.append(topics.KEYS, [Entry(0, key_id.encode(), keys.encode(key))])
 
 
 ACCOUNTS = ["a", "b", "c", "d", "e", "f"]
@@ -143,6 +179,63 @@ def test_counters_name_their_period_by_its_start(installation: Installation) -> 
         CounterKey("account:a", "amount", "month", START),
         CounterKey("key:k", "amount", "month", START),
     }
+
+
+@pytest.mark.parametrize(
+    "cap",
+    [
+        {"amount": "10", "period": "total"},
+        {"amount": "10", "period": "day"},
+        {"amount": "10", "period": "month"},
+        {"meter": "tokens", "quantity": "10", "period": "month"},
+    ],
+)
+def test_a_cap_that_is_taken_away_is_lifted(installation: Installation, cap: dict[str, Any]) -> None:
+    installation.clock.now = USED
+    installation.apply(document(caps=[{"subject": "key:*", "thresholds": [], **cap}]))
+    use(installation, "a", "k", 12)
+    assert [lifts(one) for one in installation.store.decided()] == [False]
+
+    adopt(installation, document())
+
+    assert [lifts(one) for one in installation.store.decided()] == [False, True]
+    assert refused(installation) == set()
+
+
+def test_a_cap_whose_periods_begin_at_another_time_is_lifted_for_the_old_one(installation: Installation) -> None:
+    installation.clock.now = USED
+    cap = {"subject": "key:*", "thresholds": [], "period": "month"}
+    installation.apply(document(caps=[cap | {"amount": "10"}]))
+    use(installation, "a", "k", 12)
+
+    adopt(installation, document(caps=[cap | {"amount": "100"}], timezone="Europe/Berlin"))
+
+    assert refused(installation) == set()
+
+
+def test_a_lower_cap_in_another_time_zone_refuses_still(installation: Installation) -> None:
+    installation.clock.now = USED
+    cap = {"subject": "key:*", "thresholds": [], "period": "month"}
+    installation.apply(document(caps=[cap | {"amount": "10"}]))
+    use(installation, "a", "k", 12)
+
+    adopt(installation, document(caps=[cap | {"amount": "8"}], timezone="Europe/Berlin"))
+
+    assert refused(installation) == {"key:k"}
+
+
+def test_keys_of_one_lineage_are_counted_anew_together(installation: Installation) -> None:
+    issue(installation, "k1", lineage="k1")
+    use(installation, "a", "k1", 5)
+    issue(installation, "k2", lineage="k1")
+    for account in ACCOUNTS[1:]:
+        use(installation, account, "k2", 7)
+    before = spend(installation)
+    assert before["key:k1"] == "40"
+
+    adopt(installation, document() + "\n")
+
+    assert spend(installation) == before
 
 
 @pytest.mark.parametrize("events", [1, 20])
