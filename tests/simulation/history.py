@@ -53,8 +53,9 @@ class History:
 
     @property
     def is_repriced(self) -> bool:
-        """Whether a second catalog came, were it the same: then counters are reckoned anew from the rows."""
-        return sum(record.topic == topics.CATALOG for record in self.world.history) > 1
+        """Whether a catalog came after an event, were it the same: then counters are reckoned anew from the rows."""
+        told = [record.topic for record in self.world.history if record.topic in (topics.CATALOG, topics.USAGE)]
+        return topics.CATALOG in told[told.index(topics.USAGE) :] if topics.USAGE in told else False
 
     @property
     def prices_in_force(self) -> dict[str, Any]:

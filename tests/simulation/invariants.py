@@ -131,10 +131,7 @@ def _counters(history: History, answer: Answer) -> None:
     made = {place: value for place, value in stored.items() if not place[1].startswith("charge:")}
     wanted = dict(answer.counters)
     if loose:
-        made, wanted = (
-            {k: v for k, v in of.items() if k[0].startswith("account:") and k[1:3] == ("amount", "month")}
-            for of in (made, wanted)
-        )
+        made, wanted = _months(made), _months(wanted)
     if made != wanted:
         history.world.breaks("I3", f"counters differ: {_difference(made, wanted)}")
 
