@@ -35,7 +35,8 @@ def _desk(context: typer.Context) -> Iterator[tuple[Desk, Log]]:
     log = open_log(settings.log_url)
     try:
         log.ensure_topics(topics(settings.usage_partitions))
-        yield Desk(log, load_or_create(settings.pepper_path), actor=getpass.getuser()), log
+        # Read, and made, only for a secret: what lists or ends keys works without it.
+        yield Desk(log, lambda used: load_or_create(settings.pepper_path, used=used), actor=getpass.getuser()), log
     finally:
         log.close()
 

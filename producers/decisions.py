@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from doortab.schemas import instants, keys
 from doortab.schemas.errors import NotFound, RuleRefused, UsageError
+from doortab.schemas.instants import Microseconds
 from doortab.schemas.keys import (
     Account,
     AccountClosed,
@@ -128,6 +129,15 @@ class Register:
             self.keys[state.key_id] = keys.merge(self.keys.get(state.key_id, state), state)
         else:
             self.accounts[state.account] = keys.merge(self.accounts.get(state.account, state), state)
+
+    def peppers_in_use(self, now: Microseconds) -> set[str]:
+        """The peppers of keys that still work at this instant."""
+        return {key.pepper_id for key in self.keys.values() if _works(key, now)}
+
+
+def _works(key: Key, now: Microseconds) -> bool:
+    ends = [instants.parse(end) for end in (key.expires_at, key.retires_at) if end is not None]
+    return key.status in ("active", "retiring") and all(now < end for end in ends)
 
 
 def decide(register: Register, command: Command) -> list[Event]:

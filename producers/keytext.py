@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, NoReturn
+from typing import Literal, NoReturn, Self
 from zlib import crc32
 
 Environment = Literal["live", "test"]
@@ -121,6 +121,13 @@ class Peppers:
         self._seeds = {
             name: hashlib.blake2b(key=values[name], digest_size=DIGEST_BYTES, person=_PERSON) for name in order
         }
+
+    @classmethod
+    def none(cls) -> Self:
+        """No pepper at all, with which every key is unknown: for a gate that has no file yet."""
+        peppers = cls.__new__(cls)
+        peppers.current_id, peppers._seeds = "", {}
+        return peppers
 
     def __repr__(self) -> str:
         return f"Peppers(current_id={self.current_id!r}, ids={self.ids!r})"
