@@ -183,6 +183,18 @@ def outcome(register: Register, event: Event) -> Key | Account:
     return keys.apply(register.keys.get(name), what)
 
 
+def retirement(now: Microseconds, overlap_seconds: int) -> str:
+    """When a key ends that another takes over from.
+
+    Raises:
+        UsageError: before now, or after every instant there is.
+    """
+    longest = (instants.LATEST - now) // instants.SECOND
+    if not 0 <= overlap_seconds <= longest:
+        raise UsageError(f"overlap {overlap_seconds}; write seconds, from 0 to {longest}, such as 86400 for a day")
+    return instants.text(now + overlap_seconds * instants.SECOND)
+
+
 def check_subject(subject: str, cause: str) -> None:
     """That a revocation names something a gate will recognise.
 
@@ -237,6 +249,9 @@ def _key_of(command: IssueKey) -> Key:
 def _rotated(register: Register, command: RotateKey) -> list[Event]:
     """The new key first: if only half of it reaches the log, the old one goes on."""
     old, fresh = _held(register, command.old_key_id), command.fresh
+    if old.status != "active":
+        follower = f"rotate {old.successor}, which took over from it" if old.successor else "issue another key"
+        raise RuleRefused(f"key {old.key_id} is {old.status}, and only an active key is rotated; {follower}")
     new = msgspec.structs.replace(
         old,
         key_id=fresh.key_id,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from doortab.producers import decisions
 from doortab.producers.decisions import ChangeKey, CloseAccount, IssueKey, OpenAccount, Register, RevokeKey, RotateKey
-from doortab.producers.keytext import ALPHABET, Environment, Peppers, Random, Secret, hint, make
+from doortab.producers.keytext import ALPHABET, Environment, Peppers, PepperSource, Random, Secret, hint, make
 from doortab.producers.reading import read_to_end
 from doortab.schemas import instants, keys, revocations
 from doortab.schemas.errors import NotFound
@@ -27,8 +27,7 @@ DESK_CAUSE = "desk"
 ID_CHARACTERS = 16
 
 
-PepperSource = Callable[[Collection[str]], Peppers]
-"""Gives the peppers; is told which of them keys that still work were hashed with."""
+Before = Callable[[Key], object]
 
 
 class Issued(NamedTuple):
@@ -71,8 +70,9 @@ class Desk:
         addresses: Iterable[str] = (),
         expires_at: Microseconds | None = None,
         note: str | None = None,
+        before: Before | None = None,
     ) -> Issued:
-        """Makes a key.
+        """Makes a key. ``before`` gets it once nothing but the log can refuse it, and may still prevent it.
 
         Raises:
             UsageError: a value breaks a rule.
@@ -93,21 +93,23 @@ class Desk:
             expires_at=None if expires_at is None else instants.text(expires_at),
             note=note,
         )
-        return Issued(self._carry_out(command)[0], secret)
+        return Issued(self._carry_out(command, before)[0], secret)
 
-    def rotate(self, key_id: str, *, overlap_seconds: int = 86_400, note: str | None = None) -> Issued:
+    def rotate(
+        self, key_id: str, *, overlap_seconds: int = 86_400, note: str | None = None, before: Before | None = None
+    ) -> Issued:
         """Makes a key that takes over from this one: same lineage, scopes and caps. The old one works on for a while.
 
         Raises:
             NotFound: no such key.
+            UsageError: the old one cannot work on for so long.
             RuleRefused: its state or its account forbids it.
             LogUnavailable: the log did not acknowledge.
         """
-        self.refresh()
+        retires_at = decisions.retirement(self._now(), overlap_seconds)
         secret, fresh = self._new_secret(self.show(key_id).environment)
-        retires_at = instants.text(self._now() + overlap_seconds * instants.SECOND)
         command = RotateKey(fresh=fresh, old_key_id=key_id, retires_at=retires_at, note=note)
-        return Issued(self._carry_out(command)[0], secret)
+        return Issued(self._carry_out(command, before)[0], secret)
 
     def change(
         self,
@@ -195,14 +197,9 @@ class Desk:
     def list(self, *, account: str | None = None, status: str | None = None) -> Sequence[Key]:
         """The keys, oldest first; of one account, in one state."""
         self.refresh()
-        return sorted(
-            (
-                key
-                for key in self._register.keys.values()
-                if account in (None, key.account) and status in (None, key.status)
-            ),
-            key=lambda key: (key.created_at, key.key_id),
-        )
+        every = self._register.keys.values()
+        found = (key for key in every if account in (None, key.account) and status in (None, key.status))
+        return sorted(found, key=lambda key: (key.created_at, key.key_id))
 
     def show(self, key_id: str) -> Key:
         """One key.
@@ -236,10 +233,12 @@ class Desk:
             self._log, KEYS, self._offsets, self._register.apply, clock=self._clock, timeout_seconds=timeout_seconds
         )
 
-    def _carry_out(self, command: decisions.Command) -> Sequence[Key]:
+    def _carry_out(self, command: decisions.Command, before: Before | None = None) -> Sequence[Key]:
         """Decides, writes, and only then believes it. Returns the keys that changed, a new one first."""
         states = [decisions.outcome(self._register, event) for event in decisions.decide(self._register, command)]
         if states:
+            if before is not None and isinstance(states[0], Key):
+                before(states[0])
             count = self._log.partition_count(KEYS)
             entries = [Entry(partition_of(s.record_key, count), s.record_key, keys.encode(s)) for s in states]
             self._log.append(KEYS, entries)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Literal, NoReturn, Self
 from zlib import crc32
 
@@ -150,6 +150,10 @@ class Peppers:
             state = seed.copy()
             state.update(text)
             yield state.digest()
+
+
+PepperSource = Callable[[Collection[str]], Peppers]
+"""Gives the peppers; is told which of them keys that still work were hashed with."""
 
 
 def hint(text: str) -> str:
