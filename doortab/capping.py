@@ -25,7 +25,7 @@ def check_capped(log: Log, account: str, *, uncapped: bool, reason: str | None) 
     tariff = Tariff(newest_catalog(log) or Catalog())
     if not tariff.caps_of("key", "*") and not tariff.caps_of("account", account):
         raise RuleRefused(
-            f"no cap would bind a key of account {account!r}; give it one (--cap 25.00USD/month), "
+            f"no cap would bind a key of account {account!r}; give it one (--cap 25.00/month), "
             'put one for each into the catalog (subject = "key:*"), or say --uncapped --reason "…"'
         )
 
