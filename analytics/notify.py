@@ -8,8 +8,6 @@ Slack, Mattermost and others take.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import http.client
 import socket
@@ -26,6 +24,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from doortab.analytics import addresses
 from doortab.analytics.plaintext import printable
+from doortab.analytics.signing import secret_of
 from doortab.schemas import instants
 from doortab.schemas.alerts import Alert
 from doortab.schemas.errors import RuleRefused, UsageError
@@ -33,7 +32,6 @@ from doortab.schemas.errors import RuleRefused, UsageError
 MAX_TEXT = 4000
 """So many characters of a sentence are sent: a webhook's body stays below 20 kB."""
 
-SECRET_BYTES = range(24, 65)
 AGENT = "doortab"
 
 
@@ -105,7 +103,7 @@ class Webhook:
             raise UsageError(f"webhook {name!r} has no secret; without one nobody can tell who sent an alert")
         self.name = name
         self._url = url
-        self._signers = [Signer(_secret(name, text)) for text in secrets]
+        self._signers = [Signer(secret_of(name, text)) for text in secrets]
         self._style = style
         self._allow_private = allow_private
         self.seconds = seconds
@@ -240,13 +238,3 @@ def slack_body(alert: Alert) -> bytes:
 def _short(text: str) -> str:
     shown = printable(text)
     return shown if len(shown) <= MAX_TEXT else shown[: MAX_TEXT - 1] + "…"
-
-
-def _secret(name: str, text: str) -> bytes:
-    try:
-        secret = base64.b64decode(text.removeprefix("whsec_"), validate=True)
-    except binascii.Error:
-        secret = b""
-    if not text.startswith("whsec_") or len(secret) not in SECRET_BYTES:
-        raise UsageError(f"a secret of webhook {name!r} is not whsec_ and base64 of 24 to 64 bytes")
-    return secret

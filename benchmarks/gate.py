@@ -30,6 +30,7 @@ from doortab.asgi import Meter
 from doortab.embed import Gate as EmbeddedGate
 from doortab.log.memory import MemoryLog
 from doortab.log.open import open_log
+from doortab.producers import pepper
 from doortab.producers.client import Client
 from doortab.producers.follower import Follower
 from doortab.producers.gate import Gate
@@ -202,6 +203,7 @@ def metering(count: int) -> list[tuple[str, ...]]:
     directory = Path(tempfile.mkdtemp(prefix="doortab-gate-"))
     log = MemoryLog()
     log.ensure_topics(topics())
+    pepper.load_or_create(directory / "pepper")
     gate = EmbeddedGate.open(log=lambda: log, data=directory, source="gate/bench")
     secret = make("live").reveal()
     value = keys.encode(with_digest(key_of(0, secret), gate.peppers.digest(secret).hex()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ def apply(settings: Settings, file: str, dry_run: bool) -> list[str]:
     """Publishes the catalog in the file unless nothing changes; returns what changes, a line each.
 
     Raises:
-        UsageError: the file cannot be read.
+        UsageError: the file cannot be read, or says nothing.
         CatalogError: it breaks a rule.
     """
     try:
@@ -28,6 +29,9 @@ def apply(settings: Settings, file: str, dry_run: bool) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} cannot be read: {error}") from None
     wanted = catalog.parse(text, file)
+    if not tomllib.loads(text):
+        # It is what a pipe carries from a command that failed, and would take every cap away.
+        raise UsageError(f"{file} says nothing, which would remove the whole catalog; if it shall, write: caps = []")
     with asked(settings) as ledger:
         found = newest_catalog(ledger.log) or Catalog()
         wanted = keep_desk_caps(found, wanted)

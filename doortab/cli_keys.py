@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from doortab.cli_output import Json, emit, say, table
+from doortab.cli_output import Json, emit, say, shown, table
 
 if TYPE_CHECKING:
     from doortab.producers.desk import Desk, Issued
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Keys: issue, list, show, rotate, revoke.", no_args_is_help=True)
 
 CAP = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Z]{3})?/(hour|day|week|month|total)\Z")
+Cap = tuple[str, str | None, str]
+"""Amount, currency and period of a cap."""
+
 COLUMNS = ("key_id", "account", "owner", "purpose", "environment", "status", "scopes", "hint", "created_at")
 
 
@@ -35,7 +38,8 @@ def _desk(context: typer.Context) -> Iterator[tuple[Desk, Log]]:
     log = open_log(settings.log_url)
     try:
         log.ensure_topics(topics(settings.usage_partitions))
-        yield Desk(log, load_or_create(settings.pepper_path), actor=getpass.getuser()), log
+        # Read, and made, only for a secret: what lists or ends keys works without it.
+        yield Desk(log, lambda used: load_or_create(settings.pepper_path, used=used), actor=getpass.getuser()), log
     finally:
         log.close()
 
@@ -60,26 +64,39 @@ def issue(
 
     doortab keys issue --account acme --scope chat:write --cap 25.00USD/month
     """
-    from doortab.capping import cap_key, check_capped, check_currency
+    from doortab.capping import check_capped, check_currency
+    from doortab.handing import handing_over
+    from doortab.schemas.errors import UsageError
 
-    with _desk(context) as (desk, log):
-        wanted = _cap(cap) if cap else None
-        if wanted is None:
-            check_capped(log, account, uncapped=uncapped, reason=reason)
-        else:
-            check_currency(log, account, wanted[1])
-        issued = desk.issue(
-            account=account,
-            owner=owner or account,
-            purpose=purpose,
-            environment=environment,  # type: ignore[arg-type]
-            scopes=scope or [],
-            expires_at=_instant(expires) if expires else None,
-            note=reason,
-        )
-        if wanted is not None:
-            cap_key(log, issued.key.key_id, wanted[0], wanted[2])
-    _show_secret(issued, cap, as_json)
+    if uncapped and cap is not None:
+        raise UsageError(f"--uncapped and --cap {cap} contradict each other; leave one out")
+    wanted = None if cap is None else _cap(cap)
+    with handing_over() as made:
+        with _desk(context) as (desk, log):
+            if wanted is None:
+                check_capped(log, account, uncapped=uncapped, reason=reason)
+            else:
+                check_currency(log, account, wanted[1])
+            issued = desk.issue(
+                account=account,
+                owner=owner or account,
+                purpose=purpose,
+                environment=environment,  # type: ignore[arg-type]
+                scopes=scope or [],
+                expires_at=_instant(expires) if expires else None,
+                note=reason,
+                before=lambda key: made(_capped(log, key, wanted)),
+            )
+        _show_secret(issued, cap, as_json)
+
+
+def _capped(log: Log, key: Key, wanted: Cap | None) -> str:
+    """The key's id, with its cap in the catalog before the key is written: the key without it might do harm."""
+    from doortab.capping import cap_of, put_cap
+
+    if wanted is not None:
+        put_cap(log, cap_of(key.key_id, wanted[0], wanted[2]))
+    return key.key_id
 
 
 def _show_secret(issued: Issued, cap: str | None, as_json: bool) -> None:
@@ -88,7 +105,7 @@ def _show_secret(issued: Issued, cap: str | None, as_json: bool) -> None:
         emit({"secret": secret, "cap": cap} | _row(issued.key))
         return
     typer.echo(secret)
-    say(f"key_id {issued.key.key_id} · account {issued.key.account} · cap {cap or 'as in the catalog'}")
+    say(f"key_id {issued.key.key_id} · account {shown(issued.key.account)} · cap {cap or 'as in the catalog'}")
     say("The secret is shown this once. Keep it out of code: put it into the environment or a secrets manager:")
     say(f"  DOORTAB_API_KEY={issued.key.hint}   (your .env file, which Git must ignore)")
     say('try it:   curl -H "Authorization: Bearer $DOORTAB_API_KEY" …')
@@ -121,20 +138,23 @@ def show(context: typer.Context, key_id: str, as_json: Json = False) -> None:
         emit(row)
         return
     for name, value in row.items():
-        typer.echo(f"{name:12} {value}")
+        typer.echo(f"{name:12} {shown(value)}")
 
 
 @app.command()
 def rotate(
     context: typer.Context,
     key_id: str,
-    overlap: Annotated[int, typer.Option(help="Seconds for which the old key works on.")] = 86_400,
+    overlap: Annotated[int, typer.Option(help="Seconds for which the old key works on; 0: none.")] = 86_400,
     as_json: Json = False,
 ) -> None:
     """Make a key that takes over from this one; the old one works on for the overlap."""
-    with _desk(context) as (desk, _):
-        issued = desk.rotate(key_id, overlap_seconds=overlap)
-    _show_secret(issued, None, as_json)
+    from doortab.handing import handing_over
+
+    with handing_over() as made:
+        with _desk(context) as (desk, _):
+            issued = desk.rotate(key_id, overlap_seconds=overlap, before=lambda key: made(key.key_id))
+        _show_secret(issued, None, as_json)
 
 
 @app.command()
@@ -151,8 +171,8 @@ def revoke(
     if as_json:
         emit(_row(key))
     else:
-        typer.echo(f"revoked {key.key_id} of {key.account}")
-        say(f"next: doortab keys issue --account {key.account}")
+        typer.echo(f"revoked {key.key_id} of {shown(key.account)}")
+        say(f"next: doortab keys issue --account {shown(key.account)}")
 
 
 def _row(key: Key) -> dict[str, Any]:
@@ -162,7 +182,7 @@ def _row(key: Key) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in ("digest", "kind")} | {"status": key.status}
 
 
-def _cap(text: str) -> tuple[str, str | None, str]:
+def _cap(text: str) -> Cap:
     from doortab.schemas.errors import UsageError
 
     match = CAP.match(text)

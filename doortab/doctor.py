@@ -17,8 +17,10 @@ from doortab.asking import asked, running
 from doortab.exchanging import kept_stores
 from doortab.log.open import open_log
 from doortab.log.rules import LogDamaged, PositionOutOfRange
-from doortab.producers import frames
+from doortab.producers import frames, pepper
 from doortab.producers.backlog import DAMAGED_NAME
+from doortab.producers.desk import Desk
+from doortab.producers.keytext import Peppers
 from doortab.schemas import instants, topics
 from doortab.schemas.errors import DoortabError, LogUnavailable, StoreBusy, StoreDamaged, UsageError
 from doortab.schemas.log import Log, TopicPartition
@@ -124,6 +126,37 @@ def _store(settings: Settings) -> Iterator[Seen]:
         )
 
 
+def _keys(settings: Settings) -> Iterator[Seen]:
+    """Whether the pepper file holds what the keys need: a gate without it knows none of them."""
+    log = open_log(settings.log_url)
+    try:
+        needed = _peppers_in_use(log)
+    finally:
+        log.close()
+    try:
+        held = pepper.load_if_there(settings.pepper_path).ids
+    except UsageError as error:
+        yield Seen("bad", str(error), f"give back {settings.pepper_path} from your copy, readable by its owner alone")
+        return
+    lacking = needed - set(held)
+    if lacking:
+        names = ", ".join(sorted(lacking))
+        words = f"keys that still work need pepper {names}, which {settings.pepper_path} does not hold"
+        yield Seen("bad", words, pepper.way_out(names))
+    elif held:
+        yield Seen("ok", f"{settings.pepper_path} holds the pepper of every key that still works")
+    else:
+        yield Seen("ok", "no key needs a pepper yet; the first one makes it")
+
+
+def _peppers_in_use(log: Log) -> set[str]:
+    if not log.partition_count(topics.KEYS):
+        return set()
+    desk = Desk(log, Peppers.none(), actor="doctor")
+    desk.refresh()
+    return desk.peppers_in_use()
+
+
 def _spool(settings: Settings) -> Iterator[Seen]:
     aside = settings.data / "spool" / DAMAGED_NAME
     found = sorted(path for path in (settings.data / "spool").glob("*/*.segment") if path.parent != aside)
@@ -220,6 +253,7 @@ PARTS: list[tuple[str, Callable[[Settings], Iterator[Seen]]]] = [
     ("ledger", _ledger),
     ("log", _log),
     ("store", _store),
+    ("keys", _keys),
     ("spool", _spool),
     ("snapshots", _snapshots),
     ("clocks", _clocks),

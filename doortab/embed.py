@@ -22,6 +22,7 @@ from typing import Any, Literal, Self
 from weakref import WeakSet
 
 from doortab.log.open import open_log
+from doortab.pepper_watch import PepperWatch
 from doortab.producers import gate as gates
 from doortab.producers.client import MAX_SPOOL_BYTES, Client
 from doortab.producers.eventtext import Quantity
@@ -29,6 +30,7 @@ from doortab.producers.follower import Follower
 from doortab.producers.gate import Verdict
 from doortab.producers.keyring import Holder, Keyring
 from doortab.producers.keytext import Environment, Peppers
+from doortab.producers.pepper import lack, load_if_there
 from doortab.producers.problem import Answer, answer
 from doortab.producers.usage import Usage
 from doortab.schemas.errors import RuleRefused, SpoolFull, TryAgain, UsageError
@@ -58,6 +60,7 @@ class Gate(gates.Gate):
         self.follower = follower
         self.realm = "doortab"
         self.ready_seconds = READY_SECONDS
+        self._pepper_watch: PepperWatch | None = None
         self._started_in: int | None = None
         self._starting = threading.Lock()
         _gates.add(self)
@@ -79,14 +82,13 @@ class Gate(gates.Gate):
     ) -> Self:
         """A gate on a log. ``data`` holds the peppers and the spool; ``log`` is a URL, ``file:DATA/log`` if absent.
 
+        The pepper file may come later, with the first key. A gate makes none: keys are issued elsewhere.
         ``source`` names this service in its events, ``gate/HOST`` if absent. The first request waits at
         most ``ready_seconds`` for keys and revocations to be read; later ones never wait.
 
         Raises:
             UsageError: the URL, a policy or the pepper file will not do.
         """
-        from doortab.producers.pepper import load_or_create
-
         if when_stale not in ("allow", "deny"):
             raise UsageError(f"when_stale {when_stale!r}; write 'allow' or 'deny'")
         directory = Path(data).absolute()  # a server may change its directory later
@@ -100,12 +102,13 @@ class Gate(gates.Gate):
         )
         gate = cls(
             Follower(Keyring(), opener),
-            load_or_create(directory / "pepper"),
+            load_if_there(directory / "pepper"),
             client,
             environment=environment,
             max_staleness_seconds=max_staleness_seconds,
             when_stale=when_stale,
         )
+        gate._pepper_watch = PepperWatch(directory / "pepper", gate.keyring)
         gate.realm = realm
         gate.ready_seconds = ready_seconds
         return gate
@@ -120,16 +123,16 @@ class Gate(gates.Gate):
         """Starts following and shipping, and waits until keys and revocations are read. Returns whether they are.
 
         Raises:
-            UsageError: the keys were hashed with peppers that this gate does not have.
+            UsageError: keys that still work were hashed with peppers that this gate does not have.
         """
         self._start()
         is_ready = self.follower.wait_until_ready(self.ready_seconds if timeout_seconds is None else timeout_seconds)
-        used = self.keyring.pepper_ids
-        if used and not used & set(self.peppers.ids):
-            raise UsageError(
-                f"keys were issued with pepper {', '.join(sorted(used))}, and this gate has "
-                f"{', '.join(self.peppers.ids)}; copy the pepper file from where keys are issued"
-            )
+        # Before it is ready, a key may look as if it worked whose end is not read yet.
+        if is_ready and self._pepper_watch is not None:
+            self.peppers = self._pepper_watch.read(self.peppers)
+            lacking = self._pepper_watch.lacking(self.peppers, self._clock())
+            if lacking:
+                raise UsageError(lack(self._pepper_watch.path, lacking))
         return is_ready
 
     def close(self, timeout_seconds: float = 10.0) -> bool:
@@ -141,7 +144,12 @@ class Gate(gates.Gate):
         """The key whose secret this is; see ``producers.gate``. The first call of a process starts the gate."""
         if self._started_in != os.getpid():
             self.start()
-        return super().holder_of(secret)
+        found = super().holder_of(secret)
+        if found is None and self._pepper_watch is not None:
+            held, self.peppers = self.peppers, self._pepper_watch.look_again(self.peppers, self._clock())
+            if held is not self.peppers:
+                found = super().holder_of(secret)
+        return found
 
     def record(
         self,

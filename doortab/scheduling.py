@@ -68,8 +68,9 @@ def channels_of(settings: Settings) -> Sequence[Channel]:
     """Where alerts go: always the terminal, and the webhook if there is one."""
     channels: list[Channel] = [Terminal(sys.stderr)]
     if settings.webhook_url:
-        secrets = [secret for secret in settings.webhook_secret.split(",") if secret]
-        channels.append(Webhook("webhook", settings.webhook_url, secrets, allow_private=settings.webhook_private))
+        channels.append(
+            Webhook("webhook", settings.webhook_url, settings.webhook_secrets, allow_private=settings.webhook_private)
+        )
     return channels
 
 

@@ -6,17 +6,42 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from doortab.analytics import addresses
+from doortab.analytics.signing import secret_of
 from doortab.schemas.errors import UsageError
 
 PREFIX = "DOORTAB_"
 CONFIG_NAME = "doortab.toml"
+
+
+MEMORY = re.compile(r"([0-9]+(?:\.[0-9]+)?)([KMGT])(i?)B\Z")
+LEAST_MEMORY = 100_000_000
+"""A commit of the usual size ran out of 16 MB, and did with 32; more threads take more."""
+
+HIDDEN = ("webhook_secret", "webhook_url")
+"""What is or may hold a secret: it is not shown, even when it is wrong."""
+
+
+def _memory(text: str) -> str:
+    match = MEMORY.match(text)
+    if match is None:
+        raise ValueError("write a number and a unit, such as 4GB or 512MiB")
+    power = "KMGT".index(match[2]) + 1
+    if Decimal(match[1]) * (1024 if match[3] else 1000) ** power < LEAST_MEMORY:
+        raise ValueError("the store needs 100MB at least")
+    return text
+
+
+MemorySize = Annotated[str, AfterValidator(_memory)]
 
 
 class Settings(BaseModel):
@@ -31,7 +56,7 @@ class Settings(BaseModel):
     port: int = Field(8600, ge=0, le=65535, description="port that the HTTP server listens on; 0 takes a free one")
     usage_partitions: int = Field(4, ge=1, le=1024, description="partitions of topic usage, when it is created")
     threads: int = Field(1, ge=1, le=256, description="threads that DuckDB may use")
-    memory_limit: str = Field("4GB", pattern=r"^[0-9]+(\.[0-9]+)?[KMGT]i?B$", description="memory DuckDB may use")
+    memory_limit: MemorySize = Field("4GB", description="memory DuckDB may use; 100MB at least")
     batch_bytes: int = Field(24_000_000, ge=1, description="bytes of log that one commit of the ledger takes at most")
     batch_records: int = Field(60_000, ge=1, description="records of log that one commit of the ledger takes at most")
     spool_bytes: int = Field(256_000_000, ge=65_536, description="bytes of events that wait for the log at most")
@@ -40,7 +65,7 @@ class Settings(BaseModel):
     snapshot_seconds: int = Field(300, ge=0, description="seconds between two snapshots; 0: none")
     audit_seconds: int = Field(60, ge=0, description="seconds between two audits of the store; 0: none")
     alert_seconds: int = Field(60, ge=0, description="seconds between two looks for spikes; 0: none")
-    alert_bucket: int = Field(3600, ge=1, description="seconds of use that are compared with each other")
+    alert_bucket: int = Field(3600, ge=1, le=86_400, description="seconds of use that are compared with each other")
     webhook_url: str = Field("", description="where alerts are posted; empty: nowhere")
     webhook_secret: str = Field("", description="secret that signs them (whsec_…)")
     webhook_private: bool = Field(False, description="whether the webhook may be a private address")
@@ -51,6 +76,11 @@ class Settings(BaseModel):
         if self.kafka_file and self.log.startswith("kafka:") and "?" not in self.log:
             return f"{self.log}?settings={self.kafka_file}"
         return self.log or f"file:{self.data / 'log'}"
+
+    @property
+    def webhook_secrets(self) -> list[str]:
+        """The secrets that alerts are signed with, one or two."""
+        return [secret for secret in self.webhook_secret.split(",") if secret]
 
     @property
     def store_path(self) -> Path:
@@ -94,22 +124,27 @@ def load(flags: Mapping[str, Any], environment: Mapping[str, str] | None = None)
     }
     given = {name: value for name, value in flags.items() if value is not None}
     data = Path(str(given.get("data") or named.get("data") or Settings.model_fields["data"].default))
-    path = Path(environment.get(PREFIX + "CONFIG") or data / CONFIG_NAME)
+    chosen = environment.get(PREFIX + "CONFIG")
+    path = Path(chosen or data / CONFIG_NAME)
     values: dict[str, Any] = {}
     origins = dict.fromkeys(Settings.model_fields, "default")
-    for origin, layer in ((str(path), _file(path)), ("environment", named), ("flag", given)):
+    for origin, layer in ((str(path), _file(path, is_named=bool(chosen))), ("environment", named), ("flag", given)):
         values |= layer
         origins |= dict.fromkeys(layer, origin)
     try:
-        return Loaded(Settings.model_validate(values), origins)
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         raise UsageError(_explain(error, origins)) from None
+    _check_webhook(settings, origins)
+    return Loaded(settings, origins)
 
 
-def _file(path: Path) -> dict[str, Any]:
+def _file(path: Path, *, is_named: bool) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if is_named:
+            raise UsageError(f"{PREFIX}CONFIG names {path}, which is not there; correct it, or unset it") from None
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from None
@@ -119,5 +154,22 @@ def _explain(error: ValidationError, origins: Mapping[str, str]) -> str:
     lines = []
     for entry in error.errors(include_url=False):
         name = str(entry["loc"][0])
-        lines.append(f"{name} = {entry['input']!r} (from {origins.get(name, 'nowhere')}): {entry['msg']}")
+        # A name that is none may be a secret's, misspelt.
+        is_hidden = name in HIDDEN or entry["type"] == "extra_forbidden"
+        value = "…" if is_hidden else repr(entry["input"])
+        words = entry["msg"].removeprefix("Value error, ")
+        lines.append(f"{name} = {value} (from {origins.get(name, 'nowhere')}): {words}")
     return "\n".join(lines)
+
+
+def _check_webhook(settings: Settings, origins: Mapping[str, str]) -> None:
+    """The URL and the secrets by the rules of the webhook; whether it has a secret at all is asked when it is used."""
+    name = "webhook_url"
+    try:
+        if settings.webhook_url:
+            addresses.split(settings.webhook_url, settings.webhook_private)
+        name = "webhook_secret"
+        for secret in settings.webhook_secrets:
+            secret_of("webhook", secret)
+    except UsageError as error:
+        raise UsageError(f"{name} = … (from {origins[name]}): {error}") from None

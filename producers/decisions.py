@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from doortab.schemas import instants, keys
 from doortab.schemas.errors import NotFound, RuleRefused, UsageError
+from doortab.schemas.instants import Microseconds
 from doortab.schemas.keys import (
     Account,
     AccountClosed,
@@ -129,6 +130,15 @@ class Register:
         else:
             self.accounts[state.account] = keys.merge(self.accounts.get(state.account, state), state)
 
+    def peppers_in_use(self, now: Microseconds) -> set[str]:
+        """The peppers of keys that still work at this instant."""
+        return {key.pepper_id for key in self.keys.values() if _works(key, now)}
+
+
+def _works(key: Key, now: Microseconds) -> bool:
+    ends = [instants.parse(end) for end in (key.expires_at, key.retires_at) if end is not None]
+    return key.status in ("active", "retiring") and all(now < end for end in ends)
+
 
 def decide(register: Register, command: Command) -> list[Event]:
     """The events that the command leads to; none when things are already as they should be.
@@ -171,6 +181,18 @@ def outcome(register: Register, event: Event) -> Key | Account:
     if isinstance(what, AccountOpened | AccountClosed):
         return keys.apply_to_account(register.accounts.get(name), what)
     return keys.apply(register.keys.get(name), what)
+
+
+def retirement(now: Microseconds, overlap_seconds: int) -> str:
+    """When a key ends that another takes over from.
+
+    Raises:
+        UsageError: before now, or after every instant there is.
+    """
+    longest = (instants.LATEST - now) // instants.SECOND
+    if not 0 <= overlap_seconds <= longest:
+        raise UsageError(f"overlap {overlap_seconds}; write seconds, from 0 to {longest}, such as 86400 for a day")
+    return instants.text(now + overlap_seconds * instants.SECOND)
 
 
 def check_subject(subject: str, cause: str) -> None:
@@ -227,6 +249,9 @@ def _key_of(command: IssueKey) -> Key:
 def _rotated(register: Register, command: RotateKey) -> list[Event]:
     """The new key first: if only half of it reaches the log, the old one goes on."""
     old, fresh = _held(register, command.old_key_id), command.fresh
+    if old.status != "active":
+        follower = f"rotate {old.successor}, which took over from it" if old.successor else "issue another key"
+        raise RuleRefused(f"key {old.key_id} is {old.status}, and only an active key is rotated; {follower}")
     new = msgspec.structs.replace(
         old,
         key_id=fresh.key_id,

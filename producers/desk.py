@@ -13,9 +13,10 @@ from typing import NamedTuple
 
 from doortab.producers import decisions
 from doortab.producers.decisions import ChangeKey, CloseAccount, IssueKey, OpenAccount, Register, RevokeKey, RotateKey
-from doortab.producers.keytext import ALPHABET, Environment, Peppers, Random, Secret, hint, make
+from doortab.producers.keytext import ALPHABET, Environment, Peppers, PepperSource, Random, Secret, hint, make
+from doortab.producers.reading import read_to_end
 from doortab.schemas import instants, keys, revocations
-from doortab.schemas.errors import LogUnavailable, NotFound
+from doortab.schemas.errors import NotFound
 from doortab.schemas.instants import Microseconds
 from doortab.schemas.keys import Account, Key, KeyChanged, OwnerKind
 from doortab.schemas.log import Entry, Log, TopicPartition
@@ -24,6 +25,9 @@ from doortab.schemas.topics import KEYS, REVOCATIONS, partition_of, topics
 
 DESK_CAUSE = "desk"
 ID_CHARACTERS = 16
+
+
+Before = Callable[[Key], object]
 
 
 class Issued(NamedTuple):
@@ -39,13 +43,13 @@ class Desk:
     def __init__(
         self,
         log: Log,
-        peppers: Peppers,
+        peppers: Peppers | PepperSource,
         *,
         actor: str,
         clock: Callable[[], int] = time.time_ns,
         random: Random = os.urandom,
     ) -> None:
-        """``clock`` gives nanoseconds, ``random(n)`` n unpredictable bytes."""
+        """``clock`` gives nanoseconds, ``random(n)`` n unpredictable bytes. A source is asked when a secret is made."""
         self._log = log
         self._peppers = peppers
         self._actor = actor
@@ -66,14 +70,16 @@ class Desk:
         addresses: Iterable[str] = (),
         expires_at: Microseconds | None = None,
         note: str | None = None,
+        before: Before | None = None,
     ) -> Issued:
-        """Makes a key.
+        """Makes a key. ``before`` gets it once nothing but the log can refuse it, and may still prevent it.
 
         Raises:
             UsageError: a value breaks a rule.
             RuleRefused: the account is closed.
             LogUnavailable: the log did not acknowledge; perhaps the key exists, but nobody has its secret.
         """
+        self.refresh()
         secret, fresh = self._new_secret(environment)
         command = IssueKey(
             fresh=fresh,
@@ -87,22 +93,23 @@ class Desk:
             expires_at=None if expires_at is None else instants.text(expires_at),
             note=note,
         )
-        self.refresh()
-        return Issued(self._carry_out(command)[0], secret)
+        return Issued(self._carry_out(command, before)[0], secret)
 
-    def rotate(self, key_id: str, *, overlap_seconds: int = 86_400, note: str | None = None) -> Issued:
+    def rotate(
+        self, key_id: str, *, overlap_seconds: int = 86_400, note: str | None = None, before: Before | None = None
+    ) -> Issued:
         """Makes a key that takes over from this one: same lineage, scopes and caps. The old one works on for a while.
 
         Raises:
             NotFound: no such key.
+            UsageError: the old one cannot work on for so long.
             RuleRefused: its state or its account forbids it.
             LogUnavailable: the log did not acknowledge.
         """
-        self.refresh()
+        retires_at = decisions.retirement(self._now(), overlap_seconds)
         secret, fresh = self._new_secret(self.show(key_id).environment)
-        retires_at = instants.text(self._now() + overlap_seconds * instants.SECOND)
         command = RotateKey(fresh=fresh, old_key_id=key_id, retires_at=retires_at, note=note)
-        return Issued(self._carry_out(command)[0], secret)
+        return Issued(self._carry_out(command, before)[0], secret)
 
     def change(
         self,
@@ -190,14 +197,9 @@ class Desk:
     def list(self, *, account: str | None = None, status: str | None = None) -> Sequence[Key]:
         """The keys, oldest first; of one account, in one state."""
         self.refresh()
-        return sorted(
-            (
-                key
-                for key in self._register.keys.values()
-                if account in (None, key.account) and status in (None, key.status)
-            ),
-            key=lambda key: (key.created_at, key.key_id),
-        )
+        every = self._register.keys.values()
+        found = (key for key in every if account in (None, key.account) and status in (None, key.status))
+        return sorted(found, key=lambda key: (key.created_at, key.key_id))
 
     def show(self, key_id: str) -> Key:
         """One key.
@@ -211,6 +213,10 @@ class Desk:
             raise NotFound(f"no key {key_id}; `doortab keys list` shows all")
         return key
 
+    def peppers_in_use(self) -> set[str]:
+        """The peppers of keys that still work, as of what was read."""
+        return self._register.peppers_in_use(self._now())
+
     def account(self, account: str) -> Account | None:
         """The account's state; None when nobody ever said anything about it, which means active."""
         self.refresh()
@@ -223,26 +229,16 @@ class Desk:
             LogUnavailable: the log could not be read to its end in time.
         """
         self._log.ensure_topics(topic for topic in topics() if topic.name in (KEYS, REVOCATIONS))
-        ends = {TopicPartition(KEYS, number): end for number, end in self._log.end_offsets(KEYS).items()}
-        begins = self._log.begin_offsets(KEYS)
-        at = {place: max(self._offsets.get(place, 0), begins[place.partition]) for place in ends}
-        deadline = self._clock() + int(timeout_seconds * 1e9)
-        reader = self._log.reader(at)
-        try:
-            while any(at[place] < end for place, end in ends.items()):
-                for record in reader.poll(5_000, 4_000_000, 1.0):
-                    self._register.apply(record.value)
-                    at[TopicPartition(record.topic, record.partition)] = record.offset + 1
-                if self._clock() > deadline:
-                    raise LogUnavailable(f"topic {KEYS!r} was not read to its end in {timeout_seconds:g} s; try again")
-        finally:
-            reader.close()
-        self._offsets = at
+        self._offsets = read_to_end(
+            self._log, KEYS, self._offsets, self._register.apply, clock=self._clock, timeout_seconds=timeout_seconds
+        )
 
-    def _carry_out(self, command: decisions.Command) -> Sequence[Key]:
+    def _carry_out(self, command: decisions.Command, before: Before | None = None) -> Sequence[Key]:
         """Decides, writes, and only then believes it. Returns the keys that changed, a new one first."""
         states = [decisions.outcome(self._register, event) for event in decisions.decide(self._register, command)]
         if states:
+            if before is not None and isinstance(states[0], Key):
+                before(states[0])
             count = self._log.partition_count(KEYS)
             entries = [Entry(partition_of(s.record_key, count), s.record_key, keys.encode(s)) for s in states]
             self._log.append(KEYS, entries)
@@ -278,11 +274,13 @@ class Desk:
         return said
 
     def _new_secret(self, environment: Environment) -> tuple[Secret, decisions.Fresh]:
+        source = self._peppers
+        peppers = source if isinstance(source, Peppers) else source(self.peppers_in_use())
         secret = make(environment, self._random)
         return secret, decisions.Fresh(
             key_id="key_" + self._new_id(),
-            digest=self._peppers.digest(secret.reveal()).hex(),
-            pepper_id=self._peppers.current_id,
+            digest=peppers.digest(secret.reveal()).hex(),
+            pepper_id=peppers.current_id,
             hint=hint(secret.reveal()),
             at=instants.text(self._now()),
             by=self._actor,

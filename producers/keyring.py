@@ -14,7 +14,17 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from doortab.producers.slots import DIGEST_BYTES, Slots
+from doortab.producers.keystates import (
+    UNREADABLE,
+    KeyState,
+    UnclearKey,
+    decode_state,
+    decode_unclear_key,
+    decode_unclear_revocation,
+    digest_of,
+    revocation_of,
+)
+from doortab.producers.slots import Slots
 from doortab.schemas import instants, keys, revocations
 from doortab.schemas.instants import Microseconds
 from doortab.schemas.keys import Account
@@ -39,6 +49,11 @@ class Holder(Struct, array_like=True, gc=False, frozen=True):
     tie: int
     profile: int
     ends: Microseconds | None = None
+    pepper: int = 0
+
+    def works(self, now: Microseconds) -> bool:
+        """Whether the key may let anybody in at this instant, whatever else may refuse it."""
+        return self.status in ("active", "retiring") and (self.ends is None or now < self.ends)
 
 
 class Profile(NamedTuple):
@@ -67,7 +82,7 @@ class Keyring:
     """Keys, accounts and revocations as of some offsets. See ``producers.follower`` for who feeds it.
 
     ``rejected`` counts records that could not be read or applied, ``conflicts`` digests that two keys claim;
-    ``pepper_ids`` are those that keys were hashed with.
+    ``pepper_ids`` are those that keys were hashed with, and the number of each.
     """
 
     def __init__(self) -> None:
@@ -76,7 +91,7 @@ class Keyring:
         self._profile_numbers: dict[Profile, int] = {}
         self._accounts: dict[str, tuple[tuple[bool, int, int, int], bool]] = {}
         self._causes: dict[str, dict[str, Cause]] = {}
-        self.pepper_ids: set[str] = set()
+        self.pepper_ids: dict[str, int] = {}
         self.rejected = 0
         self.conflicts = 0
 
@@ -95,16 +110,16 @@ class Keyring:
         try:
             if record.topic == REVOCATIONS:
                 return self._apply_revocation(revocations.decode(value), record.offset)
-            self._apply_state(_decode_state(value), value)
-        except _UNREADABLE:
+            self._apply_state(decode_state(value), value)
+        except UNREADABLE:
             self.rejected += 1
         else:
             return None
-        with contextlib.suppress(*_UNREADABLE):
+        with contextlib.suppress(*UNREADABLE):
             if record.topic == KEYS:
-                self._refuse_unclear_key(_decode_unclear_key(value), value)
+                self._refuse_unclear_key(decode_unclear_key(value), value)
             else:
-                self._apply_revocation(_revocation_of(_decode_unclear_revocation(value)), record.offset)
+                self._apply_revocation(revocation_of(decode_unclear_revocation(value)), record.offset)
         return None
 
     def find(self, digest: bytes) -> Holder | None:
@@ -115,6 +130,12 @@ class Keyring:
     def profile(self, holder: Holder) -> Profile:
         """What the key may do."""
         return self._profiles[holder.profile]
+
+    def peppers_in_use(self, now: Microseconds) -> set[str]:
+        """The peppers of keys that still work. Looks at every key: a second for a million."""
+        names = list(self.pepper_ids)
+        holders = (_decode_row(row) for row in self._slots.rows())
+        return {names[holder.pepper] for holder in holders if holder.works(now) and holder.pepper < len(names)}
 
     def is_closed(self, account: str) -> bool:
         """Whether the account is closed. One that was never heard of is not."""
@@ -160,10 +181,9 @@ class Keyring:
         """For a reader that starts over: offsets of another log say nothing about the order in this one."""
         self._causes = {}
 
-    def _apply_state(self, state: _KeyState | Account, value: bytes) -> None:
-        if isinstance(state, _KeyState):
-            self.pepper_ids.add(state.pepper_id)
-            self._put(_digest_of(state.digest), self._holder(state, value))
+    def _apply_state(self, state: KeyState | Account, value: bytes) -> None:
+        if isinstance(state, KeyState):
+            self._put(digest_of(state.digest), self._holder(state, value))
             return
         rank = keys.rank(state, value)
         held = self._accounts.get(state.account)
@@ -180,7 +200,7 @@ class Keyring:
                 return
         self._slots.put(digest, _encode_row(new))
 
-    def _holder(self, key: _KeyState, value: bytes) -> Holder:
+    def _holder(self, key: KeyState, value: bytes) -> Holder:
         ends = None if key.expires_at is None else instants.parse(key.expires_at)
         if key.retires_at is not None:
             ends = min(instants.parse(key.retires_at), instants.LATEST if ends is None else ends)
@@ -196,6 +216,7 @@ class Keyring:
             zlib.crc32(value),
             self._profile_number(Profile(key.scopes, key.addresses)),
             ends,
+            self.pepper_ids.setdefault(key.pepper_id, len(self.pepper_ids)),
         )
 
     def _profile_number(self, profile: Profile) -> int:
@@ -205,11 +226,11 @@ class Keyring:
             self._profiles.append(profile)
         return number
 
-    def _refuse_unclear_key(self, key: _UnclearKey, value: bytes) -> None:
+    def _refuse_unclear_key(self, key: UnclearKey, value: bytes) -> None:
         """As expired and not as revoked, which would be for good."""
         profile = self._profile_number(Profile((), ()))
         row = Holder(key.key_id, key.account, "", "", None, "", "expired", key.version, zlib.crc32(value), profile)
-        self._put(_digest_of(key.digest), row)
+        self._put(digest_of(key.digest), row)
 
     def _apply_revocation(self, said: Revocation, offset: int) -> Revocation:
         causes = self._causes.get(said.subject, {})
@@ -237,63 +258,5 @@ def _rank(holder: Holder) -> tuple[bool, int, int, int, str]:
     return holder.status == "revoked", holder.version, severity, holder.tie, holder.key_id
 
 
-class _KeyState(Struct, gc=False, tag="key", tag_field="kind"):
-    """What the gate reads of ``schemas.keys.Key``: a third of it, in a third of the time.
-
-    It does not check what the desk has checked. A status of a later doortab is none that lets anybody in.
-    """
-
-    key_id: str
-    account: str
-    lineage: str
-    owner: str
-    owner_kind: str
-    environment: str
-    digest: str
-    pepper_id: str
-    status: str = "active"
-    version: int = 1
-    scopes: tuple[str, ...] = ()
-    addresses: tuple[str, ...] = ()
-    expires_at: str | None = None
-    retires_at: str | None = None
-
-
-class _UnclearKey(Struct):
-    """The least that names a key."""
-
-    key_id: str
-    account: str
-    digest: str
-    version: int = 1
-
-
-class _UnclearRevocation(Struct):
-    """The least that names a subject."""
-
-    subject: str
-    cause: str = "unclear"
-    type: str = ""
-    id: str = ""
-
-
-def _revocation_of(said: _UnclearRevocation) -> Revocation:
-    """A restoration stays one; anything else refuses until it is restored."""
-    is_restored = said.type == "access.restored"
-    kind: revocations.Kind = "access.restored" if is_restored else "access.revoked"
-    return Revocation(type=kind, id=said.id, subject=said.subject, cause=said.cause, at="")
-
-
-def _digest_of(text: str) -> bytes:
-    digest = bytes.fromhex(text)
-    if len(digest) != DIGEST_BYTES:
-        raise ValueError(f"a digest has {DIGEST_BYTES} bytes, not {len(digest)}")
-    return digest
-
-
-_UNREADABLE = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
-_decode_state = msgspec.json.Decoder(_KeyState | Account).decode
-_decode_unclear_key = msgspec.json.Decoder(_UnclearKey).decode
-_decode_unclear_revocation = msgspec.json.Decoder(_UnclearRevocation).decode
 _encode_row = msgspec.msgpack.Encoder().encode
 _decode_row = msgspec.msgpack.Decoder(Holder).decode

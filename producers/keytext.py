@@ -11,8 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, NoReturn
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Literal, NoReturn, Self
 from zlib import crc32
 
 Environment = Literal["live", "test"]
@@ -122,6 +122,13 @@ class Peppers:
             name: hashlib.blake2b(key=values[name], digest_size=DIGEST_BYTES, person=_PERSON) for name in order
         }
 
+    @classmethod
+    def none(cls) -> Self:
+        """No pepper at all, with which every key is unknown: for a gate that has no file yet."""
+        peppers = cls.__new__(cls)
+        peppers.current_id, peppers._seeds = "", {}
+        return peppers
+
     def __repr__(self) -> str:
         return f"Peppers(current_id={self.current_id!r}, ids={self.ids!r})"
 
@@ -143,6 +150,10 @@ class Peppers:
             state = seed.copy()
             state.update(text)
             yield state.digest()
+
+
+PepperSource = Callable[[Collection[str]], Peppers]
+"""Gives the peppers; is told which of them keys that still work were hashed with."""
 
 
 def hint(text: str) -> str:

@@ -1,8 +1,8 @@
-"""The file that holds the peppers: made on first use, readable by its owner only.
+"""The file that holds the peppers: made for the first key, readable by its owner only.
 
 Whoever has it and the log could test guesses against digests; 190 random bits make that useless, but
 it costs nothing to keep the two apart. Losing it makes every key unknown: keep a copy where passwords
-are kept.
+are kept. Nobody makes another in its place while a key needs it, and gates make none at all.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from doortab.producers.keytext import Peppers, Random
@@ -30,14 +31,32 @@ def load(path: Path) -> Peppers:
     return Peppers(current_id, values)
 
 
-def load_or_create(path: Path, random: Random = os.urandom) -> Peppers:
-    """The peppers in the file, which is made if it is missing. Many processes may do so at once: one wins.
+def load_if_there(path: Path) -> Peppers:
+    """The peppers in the file; none where there is no file.
 
     Raises:
         UsageError: others may read it, or it is not a pepper file.
     """
-    with contextlib.suppress(NotFound):
+    try:
         return load(path)
+    except NotFound:
+        return Peppers.none()
+
+
+def load_or_create(path: Path, random: Random = os.urandom, *, used: Collection[str] = ()) -> Peppers:
+    """The peppers in the file, which is made if it is missing. Many processes may do so at once: one wins.
+
+    ``used`` are those that keys that still work were hashed with: a file that lacks one is never made, nor used.
+
+    Raises:
+        UsageError: others may read it, it is not a pepper file, or it lacks a pepper.
+    """
+    peppers = load_if_there(path)
+    lacking = set(used) - set(peppers.ids)
+    if lacking:
+        raise UsageError(lack(path, lacking))
+    if peppers.ids:
+        return peppers
     path.parent.mkdir(parents=True, exist_ok=True)
     value = random(PEPPER_BYTES)
     _write(path, _id_of(value), {_id_of(value): value}, random, replace=False)
@@ -55,6 +74,20 @@ def rotate(path: Path, random: Random = os.urandom) -> Peppers:
     value = random(PEPPER_BYTES)
     _write(path, _id_of(value), {**values, _id_of(value): value}, random, replace=True)
     return load(path)
+
+
+def lack(path: Path, lacking: Collection[str]) -> str:
+    """What is wrong where a file lacks peppers that keys need, and the way out."""
+    names = ", ".join(sorted(lacking))
+    return f"keys that still work need pepper {names}, which {path} does not hold: {way_out(names)}"
+
+
+def way_out(names: str) -> str:
+    """What brings keys back whose peppers are not here, or ends them."""
+    return (
+        f"restore pepper {names} from your copy, or copy the pepper file from where keys are issued; if it is lost, "
+        "revoke those keys (`doortab keys list --json` has each one's pepper_id) and issue others"
+    )
 
 
 def _id_of(value: bytes) -> str:

@@ -9,6 +9,7 @@ structure in hand once, and the writer replaces what it has to rebuild.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 
 DIGEST_BYTES = 32
 MAX_ROW_BYTES = 0xFFFF
@@ -42,6 +43,13 @@ class Slots:
         where, arena = self._rows
         at = where[slot]
         return bytes(arena[at >> 16 : (at >> 16) + (at & 0xFFFF)])
+
+    def rows(self) -> Iterator[bytes]:
+        """Every row, as it is when its turn comes."""
+        where, arena = self._rows
+        for slot in range(1, len(where)):
+            at = where[slot]
+            yield bytes(arena[at >> 16 : (at >> 16) + (at & 0xFFFF)])
 
     def put(self, digest: bytes, row: bytes) -> None:
         """Sets the row of the digest."""

@@ -15,8 +15,11 @@ import pytest
 from doortab import doctor as examined
 from doortab.analytics import snapshot
 from doortab.ledger import Ledger
+from doortab.log.open import open_log
+from doortab.producers import pepper
 from doortab.producers.backlog import Losses
 from doortab.producers.claims import claim_new
+from doortab.producers.desk import Desk
 from doortab.producers.spool import Spool
 from doortab.schemas.errors import LogUnavailable
 from doortab.settings import Settings
@@ -83,6 +86,19 @@ def new_log(settings: Settings) -> None:
     shutil.rmtree(settings.data / "log")
 
 
+def lost_pepper(settings: Settings) -> None:
+    log = open_log(settings.log_url)
+    desk = Desk(log, pepper.load_or_create(settings.pepper_path), actor="ada")
+    desk.issue(account="acme", owner="o", purpose="p")
+    log.close()
+    settings.pepper_path.unlink()
+
+
+def pepper_that_others_can_read(settings: Settings) -> None:
+    pepper.load_or_create(settings.pepper_path)
+    settings.pepper_path.chmod(0o644)
+
+
 class Trouble(NamedTuple):
     """What is done, in which part the doctor sees it, how bad it is, and what is in its words."""
 
@@ -101,6 +117,8 @@ TROUBLES = [
     Trouble(altered, "store", "bad", "unexplained", "doortab rebuild"),
     Trouble(newer_store, "store", "bad", "format 99", "doortab rebuild"),
     Trouble(ledger_that_was_killed, "ledger", "warn", "nobody answers", "doortab up"),
+    Trouble(lost_pepper, "keys", "bad", "does not hold", "restore pepper p"),
+    Trouble(pepper_that_others_can_read, "keys", "bad", "chmod 600", "your copy"),
     Trouble(new_log, "store", "bad", "another log, or an older copy", "doortab rebuild"),
 ]
 

@@ -136,6 +136,18 @@ def test_a_catalog_that_breaks_a_rule_is_refused_whole_with_place_value_and_way_
     assert doortab.json("apply", "-", given=CATALOG)["published"] is True
 
 
+@pytest.mark.parametrize("nothing", [b"", b"\n# nothing\n"])
+def test_a_catalog_that_says_nothing_is_refused_unless_it_says_so(doortab: Doortab, nothing: bytes) -> None:
+    doortab.ok("apply", "-", given=CATALOG)
+
+    done = doortab.run("apply", "-", given=nothing)
+
+    assert done.returncode == 2
+    assert b"caps = []" in done.stderr
+    assert doortab.json("apply", "-", "--dry-run", given=CATALOG)["changes"] == []
+    assert doortab.json("apply", "-", given=b"caps = []")["published"] is True
+
+
 def test_a_key_without_a_cap_is_not_issued_unless_somebody_says_why(doortab: Doortab) -> None:
     refused = doortab.run("keys", "issue", "--account", "acme")
     excused = doortab.run("keys", "issue", "--account", "acme", "--uncapped", "--reason", "load test")
@@ -146,7 +158,7 @@ def test_a_key_without_a_cap_is_not_issued_unless_somebody_says_why(doortab: Doo
 
 
 def test_a_secret_is_shown_once_and_stands_nowhere_on_disk(doortab: Doortab) -> None:
-    issued = doortab.json("keys", "issue", "--account", "acme", "--cap", "25.00EUR/month")
+    issued = doortab.json("keys", "issue", "--account", "acme", "--cap", "25.00/month")
 
     secret = issued["secret"].encode()
     assert len(secret) == 46

@@ -11,6 +11,7 @@ import pytest
 from doortab.asgi import Meter, operation_of
 from doortab.embed import Gate
 from doortab.log.memory import MemoryLog
+from doortab.producers import pepper
 from doortab.producers.desk import Desk, Issued
 from doortab.producers.follower import Follower
 from doortab.producers.gate import Gate as PlainGate
@@ -75,8 +76,10 @@ class Unclosed:
 
 
 @pytest.fixture
-def issued(log: MemoryLog, gate: Gate) -> Issued:
-    return Desk(log, gate.peppers, actor="ada").issue(account="acct", owner="o", purpose="p", scopes=("a",))
+def issued(log: MemoryLog, tmp_path: Path) -> Issued:
+    return Desk(log, pepper.load_or_create(tmp_path / "pepper"), actor="ada").issue(
+        account="acct", owner="o", purpose="p", scopes=("a",)
+    )
 
 
 @pytest.fixture

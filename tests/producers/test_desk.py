@@ -115,7 +115,7 @@ def test_what_a_state_forbids_is_refused_in_words(desk: Desk) -> None:
     issued = desk.issue(account="a", owner="o", purpose="p")
     desk.revoke(issued.key.key_id)
 
-    with pytest.raises(RuleRefused, match=f"key.rotated cannot follow revoked for key {issued.key.key_id}"):
+    with pytest.raises(RuleRefused, match=f"key {issued.key.key_id} is revoked, and only an active key is rotated"):
         desk.rotate(issued.key.key_id)
     with pytest.raises(RuleRefused, match=r"key.changed cannot follow revoked"):
         desk.change(issued.key.key_id, purpose="another")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -153,6 +154,57 @@ def test_a_gate_with_another_pepper_says_so_instead_of_calling_every_key_unknown
     with pytest.raises(UsageError, match="copy the pepper file"):
         gate.check(bearer(issued))
 
+    assert not (tmp_path / "elsewhere" / "pepper").exists()
+    gate.close()
+
+
+def test_a_gate_that_lacks_one_of_two_peppers_says_which_unless_no_key_needs_it(
+    tmp_path: Path, desk: Desk, issued: Issued
+) -> None:
+    old = issued.key.pepper_id
+    (tmp_path / "pepper").unlink()
+    Desk(open_log(f"file:{tmp_path}/log"), pepper.load_or_create(tmp_path / "pepper"), actor="bob").issue(
+        account="acct_acme", owner="o", purpose="p"
+    )
+    gate = Gate.open(data=tmp_path)
+
+    with pytest.raises(UsageError, match=f"need pepper {old}, which"):
+        gate.start()
+
+    gate.close()
+    desk.revoke(issued.key.key_id)
+    content = Gate.open(data=tmp_path)
+    assert content.start()
+    content.close()
+
+
+def test_a_gate_may_start_before_the_first_key_and_takes_up_its_pepper(tmp_path: Path) -> None:
+    gate = Gate.open(data=tmp_path)
+    assert gate.start()
+    log = open_log(f"file:{tmp_path}/log")
+
+    issued = Desk(log, pepper.load_or_create(tmp_path / "pepper"), actor="ada").issue(
+        account="acct_acme", owner="o", purpose="p"
+    )
+
+    wait_for(lambda: gate.check(bearer(issued)).allowed)
+    gate.close()
+    log.close()
+
+
+def test_a_key_of_a_pepper_that_a_running_gate_lacks_is_logged_once_and_works_once_the_file_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, issued: Issued
+) -> None:
+    monkeypatch.setattr("doortab.pepper_watch.LOOK_AGAIN_SECONDS", 0.0)
+    gate = Gate.open(log=f"file:{tmp_path}/log", data=tmp_path / "elsewhere")
+    with pytest.raises(UsageError):
+        gate.start()
+
+    assert [gate.check(bearer(issued)).reason for _ in range(3)] == ["unknown_key"] * 3
+    shutil.copy(tmp_path / "pepper", tmp_path / "elsewhere" / "pepper")
+
+    assert gate.check(bearer(issued)).allowed
+    assert [issued.key.pepper_id in record.getMessage() for record in caplog.records] == [True]
     gate.close()
 
 

@@ -30,6 +30,19 @@ def test_a_pepper_file_that_others_may_read_is_refused(tmp_path: Path, mode: int
         pepper.load_or_create(path)
 
 
+def test_no_pepper_is_made_in_the_place_of_one_that_keys_need(tmp_path: Path) -> None:
+    path = tmp_path / "pepper"
+
+    with pytest.raises(UsageError, match="restore pepper p1 from your copy"):
+        pepper.load_or_create(path, used={"p1"})
+    assert not path.exists()
+
+    made = pepper.load_or_create(path)
+    assert pepper.load_or_create(path, used={made.current_id}).ids == made.ids
+    with pytest.raises(UsageError, match="restore pepper p1 from your copy"):
+        pepper.load_or_create(path, used={made.current_id, "p1"})
+
+
 def test_after_a_rotation_new_keys_get_the_new_pepper_and_old_ones_keep_theirs(tmp_path: Path) -> None:
     path = tmp_path / "pepper"
     old = pepper.load_or_create(path)
