@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import stat
 from pathlib import Path
 
 from doortab.schemas.errors import DiskFull, StoreDamaged
 
 CHUNK = 1 << 20
+OPEN_ALREADY = ("/dev/std", "/dev/fd/", "/proc/")
+"""Names of files that a process has open: another file in such a place would not be the one that is meant."""
 
 
 def sync(path: Path) -> None:
@@ -25,6 +28,39 @@ def sha256(path: Path) -> str:
     """The file's SHA-256, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Puts the content there whole: a file that was there stays as it is until then. A link stays a link.
+
+    What is no regular file, such as a pipe or a device, is written into: nothing can take its place.
+
+    Raises:
+        OSError: it cannot be written; what was there is still there.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        found = None
+    if found is not None and (not stat.S_ISREG(found.st_mode) or str(path).startswith(OPEN_ALREADY)):
+        with path.open("wb") as file:
+            file.write(content)
+        return
+    target = Path(os.path.realpath(path))
+    draft = target.with_name(f".doortab-{os.getpid()}.draft")
+    draft.unlink(missing_ok=True)
+    try:
+        with draft.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if found is not None:
+            draft.chmod(stat.S_IMODE(found.st_mode))
+        draft.replace(target)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    sync(target.parent)
 
 
 def failure(path: Path, error: Exception) -> DiskFull | StoreDamaged:

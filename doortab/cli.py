@@ -167,7 +167,7 @@ def report(
     by: Annotated[
         str, typer.Option(help="account, key, day, hour, month, meter, operation, dimensions.NAME, …")
     ] = "account,key",
-    form: Annotated[str, typer.Option("--format", help="table, json, csv or parquet.")] = "table",
+    form: Annotated[str | None, typer.Option("--format", help="table (default), json, csv or parquet.")] = None,
     as_json: Json = False,
     timezone: Annotated[str | None, typer.Option(help="Zone of the period and of days; default the plan's.")] = None,
     output: Annotated[
@@ -179,13 +179,14 @@ def report(
     doortab report 2026-03 --by account,day
     """
     from doortab.asking import asked
-    from doortab.reporting import write
+    from doortab.reporting import form_of, write
 
+    chosen = form_of(form, as_json, output)
     with asked(settings_of(context)) as ledger:
         told = ledger.ask(
             "report", period=period, by=[b.strip() for b in by.split(",") if b.strip()], timezone=timezone
         )
-    write(told, "json" if as_json else form, output)
+    write(told, chosen, output)
 
 
 @app.command()
