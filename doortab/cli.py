@@ -210,7 +210,7 @@ def caps(
 @app.command()
 def rejected(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=1_000_000)] = 100,
     as_json: Json = False,
 ) -> None:
     """What could not be billed, and why."""
