@@ -10,12 +10,22 @@ from typing import Annotated, Any
 
 import typer
 
+from doortab.streams import spells_all
+
+WIDEST = 100_000
+"""Wider than any row, where nothing has to fit on a screen."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def as_text(value: Any) -> str:
+    """JSON that standard output can spell."""
+    return json.dumps(value, ensure_ascii=not spells_all(sys.stdout))
 
 
 def emit(value: Any) -> None:
     """Prints JSON."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    typer.echo(as_text(value))
 
 
 def say(words: str) -> None:
@@ -30,7 +40,7 @@ def shown(value: Any) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    """Prints rows as a table."""
+    """Prints rows as a table; as wide as it is where that is no terminal, so that ids can be found in it."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -40,7 +50,7 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
         drawn.add_column(column, overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(shown(row.get(column))) for column in columns))
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDEST)
     console.print(drawn if rows else "nothing")
 
 

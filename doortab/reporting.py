@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from doortab.cli_output import say
+from doortab.cli_output import as_text, say
 from doortab.schemas.errors import UsageError, of_system
+from doortab.streams import spells_all
 
 FORMS = ("table", "json", "csv", "parquet")
 
@@ -69,8 +70,19 @@ def _print(told: dict[str, Any], form: str) -> None:
     if form == "table":
         _write_text(told, form, sys.stdout)  # it asks the terminal how wide it is
         return
+    if form == "json":
+        sys.stdout.write(as_text(told) + "\n")
+        return
     text = io.StringIO(newline="")
     _write_text(told, form, text)
+    if not spells_all(sys.stdout):
+        try:
+            text.getvalue().encode(sys.stdout.encoding)
+        except UnicodeEncodeError as error:
+            raise UsageError(
+                f"standard output is {sys.stdout.encoding}, which has no {error.object[error.start]!a}; "
+                "set PYTHONIOENCODING=utf-8, or write a file with --output"
+            ) from error
     sys.stdout.write(text.getvalue())
 
 
