@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from doortab.analytics.deliveries import Deliveries
+from doortab.ledger import Ledger
+from doortab.log.memory import MemoryLog
+from doortab.schemas.errors import DoortabError
+from doortab.server import Server, announce, ledger_routes, make_app, withdraw
+from doortab.settings import load
 from tests.commands.conftest import Done, Doortab
 
 
@@ -90,3 +99,76 @@ def test_a_limit_beyond_its_range_is_wrong_usage(doortab: Doortab, limit: str) -
     assert done.returncode == 2
     assert b"--limit" in done.stderr
     assert b"than or equal to 1" in done.stderr
+
+
+def test_a_directory_that_cannot_be_written_is_wrong_usage_whoever_answers(doortab: Doortab, tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    cases = [("export", str(file)), ("export", "/proc/x"), ("backup", "/proc/x"), ("backup", str(file))]
+    alone = [doortab.run(*words) for words in cases]
+    with serving(doortab):
+        asked = doortab.run("backup", "/proc/x")
+
+    for words, done in zip(cases, alone, strict=True):
+        refused(done, 2, Path(words[1]).name)
+    refused(asked, 2, "/proc/.x.new: No such file or directory", "another directory")
+    refused(doortab.run("restore", str(file)), 3, str(file))
+
+
+@contextmanager
+def serving(doortab: Doortab) -> Iterator[None]:
+    """A ledger that answers, as ``doortab ledger`` runs it."""
+    settings = load({"data": str(doortab.data)}, {}).settings
+    ledger = Ledger(settings)
+    app = make_app()
+    server = Server(app, "127.0.0.1", 0)
+    ledger_routes(app, ledger, announce(settings.address_path, server.url))
+    ledger.start()
+    server.start()
+    try:
+        yield
+    finally:
+        server.stop()
+        ledger.stop()
+        withdraw(settings.address_path)
+
+
+@pytest.mark.parametrize("content", ["[]", '"x"', "{}", '{"url": 1, "token": 2}', "5"])
+def test_an_address_that_is_none_is_nobodys(doortab: Doortab, content: str) -> None:
+    doortab.data.mkdir()
+    (doortab.data / "ledger.json").write_text(content)
+
+    doortab.ok("caps")
+
+
+def test_a_damaged_list_of_deliveries_is_named_with_the_way_out(tmp_path: Path) -> None:
+    file = tmp_path / "deliveries.sqlite3"
+    file.write_bytes(b"no database " * 1000)
+
+    with pytest.raises(DoortabError, match=r"deliveries\.sqlite3 cannot be read: .*; move it away"):
+        Deliveries(file, MemoryLog(lambda: 0.0), [])
+
+
+def test_a_catalog_of_brackets_is_refused_in_words(doortab: Doortab) -> None:
+    refused(doortab.run("apply", "-", given=b"a=" + b"[" * 5000), 2, "nested deeper than any catalog")
+
+
+def test_a_port_that_is_taken_and_a_host_that_is_not_ours_are_said_with_the_options(doortab: Doortab) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused(doortab.run("gate", "--port", str(port)), 2, "host 127.0.0.1", f"port {port}", "Address already in use")
+    refused(doortab.run("gate", "--host", "999.1.1.1"), 2, "host 999.1.1.1", "--host and --port")
+
+
+def test_an_error_of_the_system_that_nobody_foresaw_is_one_line(
+    doortab: Doortab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(number: int) -> Any:
+        def load(*_: Any) -> Any:
+            raise OSError(number, os.strerror(number), "/some/file")
+
+        return load
+
+    for number, code in ((errno.EIO, 1), (errno.EACCES, 1), (errno.ENOSPC, 75)):
+        monkeypatch.setattr("doortab.settings.load", fails(number))
+        refused(doortab.run("config"), code, "/some/file", os.strerror(number))
