@@ -47,13 +47,18 @@ def _ended(app: Typer, arguments: Sequence[str] | None) -> int:
 
     Raises:
         BrokenPipeError: nobody takes its output any more.
+        Stopped: somebody pressed Ctrl-C.
     """
+    from doortab.schemas.errors import Stopped
+
     try:
         app(arguments)
     except SystemExit as left:
         # Typer and rich turn a closed pipe into this before anybody else sees it.
         if left.code == 1 and isinstance(left.__context__, BrokenPipeError):
             raise left.__context__ from None
+        if left.code == Stopped.exit_code:
+            raise Stopped("stopped") from None
         return left.code if isinstance(left.code, int) else 0 if left.code is None else 1
     return 0
 
@@ -67,7 +72,10 @@ def _refused(error: DoortabError) -> int:
 def main() -> None:
     """Runs the command line and ends the process."""
     streams.complete()
-    code = run()
+    try:
+        code = run()
+    except KeyboardInterrupt:  # so early that nothing has begun
+        code = 130
     streams.let_go()
     sys.exit(code)
 

@@ -97,9 +97,15 @@ def demo(
     seed: Annotated[int, typer.Option(help="The same seed shows the same traffic.")] = 1,
 ) -> None:
     """Watch a metered, capped and billed API at work, for about a minute."""
-    from doortab.demo import run
+    from pathlib import Path
+    from tempfile import mkdtemp
 
-    run(seconds, seed, context.obj["data"])
+    from doortab.demo import run
+    from doortab.interrupting import told
+
+    directory = Path(context.obj["data"] or mkdtemp(prefix="doortab-demo-"))
+    with told(lambda: f"the show was stopped; what it has made is in {directory}, and nothing else needs it"):
+        run(seconds, seed, directory)
 
 
 @app.command()
@@ -144,9 +150,11 @@ def ingest(
     from doortab.asking import asked
     from doortab.cli_output import Progress
     from doortab.ingest import ingest as run
+    from doortab.ingest import stopped
+    from doortab.interrupting import told
 
     progress = Progress()
-    with asked(settings_of(context)) as ledger:
+    with told(lambda: stopped(progress.done())), asked(settings_of(context)) as ledger:
         counts = run(ledger, files, progress)
     progress.done()
     if as_json:

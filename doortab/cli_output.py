@@ -75,8 +75,9 @@ class Progress:
             sys.stderr.write(f"\r\x1b[K{parts} · {rate:,.0f}/s")
             sys.stderr.flush()
 
-    def done(self) -> None:
-        """Ends the line."""
+    def done(self) -> dict[str, int]:
+        """Ends the line; the last counts by their names."""
         if self._live and self._counts:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+        return self._counts

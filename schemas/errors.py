@@ -10,6 +10,7 @@ DoortabError
 │   ├── LogUnavailable  the log did not acknowledge in time
 │   ├── StoreBusy       another process owns the store
 │   └── DiskFull        a disk has no room
+├── Stopped             somebody pressed Ctrl-C                            (exit 130)
 └── StoreDamaged        the store must be reopened or rebuilt              (exit 1)
 
 A message names the rule that was broken, the value that broke it and the way out.
@@ -76,6 +77,12 @@ class StoreBusy(TryAgain):
 
 class DiskFull(TryAgain):
     """A disk has no room: nothing acknowledged is lost, and it goes on once there is some."""
+
+
+class Stopped(DoortabError):
+    """Somebody stopped it before its end; what it has done stays done."""
+
+    exit_code = 130
 
 
 class StoreDamaged(DoortabError):
