@@ -258,13 +258,17 @@ app.add_typer(alerts_app, name="alerts")
 @alerts_app.command("list")
 def alerts_list(
     context: typer.Context,
-    kind: Annotated[str | None, typer.Option(help="Only spike, threshold, cap, …")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only threshold, cap, spike, unattributed or drift.")] = None,
     as_json: Json = False,
 ) -> None:
     """Every alert, oldest first."""
     from doortab.alerting import alerts_in
     from doortab.asking import asked
+    from doortab.schemas.alerts import KINDS
+    from doortab.schemas.errors import UsageError
 
+    if kind is not None and kind not in KINDS:
+        raise UsageError(f"--kind {kind!r} is not one of {', '.join(KINDS)}")
     with asked(settings_of(context)) as ledger:
         ledger.ask("status")
         found = [alert for alert in alerts_in(ledger.log) if kind is None or alert["kind"] == kind]

@@ -172,3 +172,9 @@ def test_an_error_of_the_system_that_nobody_foresaw_is_one_line(
     for number, code in ((errno.EIO, 1), (errno.EACCES, 1), (errno.ENOSPC, 75)):
         monkeypatch.setattr("doortab.settings.load", fails(number))
         refused(doortab.run("config"), code, "/some/file", os.strerror(number))
+
+
+def test_a_kind_of_alert_that_there_is_not_is_refused_with_those_there_are(doortab: Doortab) -> None:
+    refused(doortab.run("alerts", "list", "--kind", "foo"), 2, "'foo'", "threshold", "spike", "drift")
+
+    doortab.ok("alerts", "list", "--kind", "drift")
