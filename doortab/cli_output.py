@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -50,8 +51,12 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
         drawn.add_column(column, overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(shown(row.get(column))) for column in columns))
-    console = Console(width=None if sys.stdout.isatty() else WIDEST)
-    console.print(drawn if rows else "nothing")
+    if sys.stdout.isatty():
+        Console().print(drawn if rows else "nothing")
+        return
+    text = io.StringIO()
+    Console(file=text, width=WIDEST).print(drawn if rows else "nothing")
+    typer.echo("\n".join(line.rstrip() for line in text.getvalue().split("\n")), nl=False)
 
 
 class Progress:
