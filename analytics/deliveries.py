@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 from doortab.analytics.alertbook import AlertBook
 from doortab.analytics.notify import Channel, Outcome
 from doortab.schemas import alerts, instants
-from doortab.schemas.errors import LogUnavailable, NotFound
+from doortab.schemas.errors import DoortabError, LogUnavailable, NotFound
 from doortab.schemas.log import Log
 
 logger = logging.getLogger("doortab.deliveries")
@@ -64,15 +64,23 @@ class Deliveries:
     """The open file. Threads may share it; only one of them should deliver."""
 
     def __init__(self, path: Path, log: Log, channels: Sequence[Channel]) -> None:
+        """Opens the file, made if there is none.
+
+        Raises:
+            DoortabError: it cannot be read.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
         self._channels = list(channels)
         assert len({channel.name for channel in channels}) == len(channels), "two channels have one name"
         self._lock = threading.RLock()
-        self._connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.executescript(_SCHEMA)
-        found = self._connection.execute("SELECT next FROM position").fetchall()
+        try:
+            self._connection = _opened(path)
+            found = self._connection.execute("SELECT next FROM position").fetchall()
+        except sqlite3.OperationalError as error:
+            raise DoortabError(f"{path}: {error}; see to its directory, its rights and its disk") from error
+        except sqlite3.DatabaseError as error:
+            way = "move it away, and the alerts of the last three days are delivered once more"
+            raise DoortabError(f"{path} cannot be read: {error}; {way}") from error
         self._book = AlertBook(log, found[0][0] if found else 0)
 
     def step(self, now: int) -> Iterator[str]:
@@ -204,6 +212,18 @@ class Deliveries:
     def _execute(self, statement: str, values: Sequence[object]) -> list[Any]:
         with self._lock:
             return self._connection.execute(statement, values).fetchall()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=30, check_same_thread=False, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(_SCHEMA)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _instant(at: str) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import pyarrow as pa
 
-from doortab.analytics import decimals
+from doortab.analytics import decimals, durable
 from doortab.analytics.plaintext import cell, printable
 from doortab.schemas import money
 
@@ -50,12 +50,18 @@ def table(told: Told) -> pa.Table:
 
 def write_parquet(told: Told, path: str | os.PathLike[str]) -> None:
     """Writes the rows, without the total, to a file that appears only when it is whole."""
+    durable.write(Path(path), parquet(told))
+
+
+def parquet(told: Told) -> bytes:
+    """The rows, without the total, as the content of a Parquet file."""
     import pyarrow.parquet as pq
 
     period = {f"doortab.{name}": value for name, value in told["period"].items()}
-    draft = Path(path).with_name(f".{Path(path).name}.draft")
-    pq.write_table(table(told).replace_schema_metadata(period), draft, compression="zstd")
-    draft.replace(path)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table(told).replace_schema_metadata(period), sink, compression="zstd")
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def write_csv(told: Told, stream: TextIO) -> None:

@@ -20,6 +20,7 @@ from doortab.schemas.errors import StoreBusy, StoreDamaged
 Connection = duckdb.DuckDBPyConnection
 
 damaged = durable.failure
+NO_STORE = "{} is not a doortab store; move it away and run 'doortab rebuild'"
 
 
 def open_file(path: Path, settings: dict[str, str]) -> Connection:
@@ -28,6 +29,7 @@ def open_file(path: Path, settings: dict[str, str]) -> Connection:
     Raises:
         StoreBusy: another process has it open.
         DiskFull: there is no room for it.
+        UsageError: this process may not write there, or its memory_limit is too small.
         StoreDamaged: DuckDB cannot read it, or a newer doortab wrote it.
     """
     try:
@@ -61,8 +63,8 @@ def bring_up(connection: Connection, path: Path) -> Generator[str, None, None]:
     """
     try:
         found = int(meta(connection)["format"])
-    except (duckdb.Error, KeyError, ValueError) as error:
-        raise StoreDamaged(f"{path} is not a doortab store; move it away and run 'doortab rebuild'") from error
+    except (duckdb.CatalogException, KeyError, ValueError) as error:
+        raise StoreDamaged(NO_STORE.format(path)) from error
     if found > tables.FORMAT:
         raise StoreDamaged(
             f"{path} has format {found}, and this doortab reads up to {tables.FORMAT}; install a newer doortab, "
@@ -152,6 +154,8 @@ def _connect(path: Path) -> Connection:
         if is_busy(error):
             words = str(error).splitlines()[0].split(". See")[0]
             raise StoreBusy(f"{path} is open in another process: {words}; ask that one, or end it") from error
+        if "not a valid DuckDB database file" in str(error):
+            raise StoreDamaged(NO_STORE.format(path)) from error
         raise damaged(path, error) from error
 
 
@@ -200,7 +204,7 @@ def in_words(path: Path) -> Iterator[None]:
     """Whatever DuckDB cannot do with the file is said in our words; but not that it was closed meanwhile.
 
     Raises:
-        DiskFull, StoreDamaged: it cannot be read, or not written.
+        DiskFull, UsageError, StoreDamaged: it cannot be read, or not written.
     """
     try:
         yield

@@ -88,9 +88,11 @@ class Remote:
 
         from doortab.log.open import open_log
 
-        self.log = open_log(settings.log_url)
-        self._url = address["url"]
+        self._url = str(address["url"])
+        if not self._url.startswith("http://"):
+            raise ValueError(f"{self._url} is no address of a ledger")
         self._headers = {"Authorization": f"Bearer {address['token']}", "Content-Type": "application/json"}
+        self.log = open_log(settings.log_url)
         self._http = urllib3.PoolManager(timeout=urllib3.Timeout(connect=2, read=600), retries=False)
 
     def alive(self) -> bool:
@@ -164,7 +166,7 @@ def running(settings: Settings) -> Remote | None:
     try:
         address = json.loads(settings.address_path.read_text())
         remote = Remote(settings, address)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     if remote.alive():
         return remote

@@ -31,7 +31,7 @@ from doortab.exchanging import exchanged
 from doortab.ledger import Ledger
 from doortab.log.open import open_log
 from doortab.schemas import catalog, instants, topics
-from doortab.schemas.errors import NotFound, RuleRefused, StoreDamaged, UsageError
+from doortab.schemas.errors import NotFound, RuleRefused, StoreDamaged, UsageError, of_system
 from doortab.settings import Settings
 
 FORMAT = 1
@@ -118,8 +118,10 @@ def read_manifest(directory: Path) -> Manifest:
             words = f"{path} has format {newer}, and this doortab reads up to {FORMAT}; restore it with a newer doortab"
             raise StoreDamaged(words)
         return msgspec.json.decode(held, type=Manifest)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"{directory} holds no backup: there is no {TOLD}") from None
+    except OSError as error:
+        raise of_system(error, "restore", "name a backup that can be read") from error
     except msgspec.DecodeError as error:
         raise StoreDamaged(f"{path} cannot be read: {error}; take another backup, or doortab rebuild") from error
 

@@ -97,9 +97,15 @@ def demo(
     seed: Annotated[int, typer.Option(help="The same seed shows the same traffic.")] = 1,
 ) -> None:
     """Watch a metered, capped and billed API at work, for about a minute."""
-    from doortab.demo import run
+    from pathlib import Path
+    from tempfile import mkdtemp
 
-    run(seconds, seed, context.obj["data"])
+    from doortab.demo import run
+    from doortab.interrupting import told
+
+    directory = Path(context.obj["data"] or mkdtemp(prefix="doortab-demo-"))
+    with told(lambda: f"the show was stopped; what it has made is in {directory}, and nothing else needs it"):
+        run(seconds, seed, directory)
 
 
 @app.command()
@@ -144,9 +150,11 @@ def ingest(
     from doortab.asking import asked
     from doortab.cli_output import Progress
     from doortab.ingest import ingest as run
+    from doortab.ingest import stopped
+    from doortab.interrupting import told
 
     progress = Progress()
-    with asked(settings_of(context)) as ledger:
+    with told(lambda: stopped(progress.done())), asked(settings_of(context)) as ledger:
         counts = run(ledger, files, progress)
     progress.done()
     if as_json:
@@ -167,7 +175,7 @@ def report(
     by: Annotated[
         str, typer.Option(help="account, key, day, hour, month, meter, operation, dimensions.NAME, …")
     ] = "account,key",
-    form: Annotated[str, typer.Option("--format", help="table, json, csv or parquet.")] = "table",
+    form: Annotated[str | None, typer.Option("--format", help="table (default), json, csv or parquet.")] = None,
     as_json: Json = False,
     timezone: Annotated[str | None, typer.Option(help="Zone of the period and of days; default the plan's.")] = None,
     output: Annotated[
@@ -179,13 +187,14 @@ def report(
     doortab report 2026-03 --by account,day
     """
     from doortab.asking import asked
-    from doortab.reporting import write
+    from doortab.reporting import form_of, write
 
+    chosen = form_of(form, as_json, output)
     with asked(settings_of(context)) as ledger:
         told = ledger.ask(
             "report", period=period, by=[b.strip() for b in by.split(",") if b.strip()], timezone=timezone
         )
-    write(told, "json" if as_json else form, output)
+    write(told, chosen, output)
 
 
 @app.command()
@@ -209,7 +218,7 @@ def caps(
 @app.command()
 def rejected(
     context: typer.Context,
-    limit: Annotated[int, typer.Option(help="At most so many.")] = 100,
+    limit: Annotated[int, typer.Option(help="At most so many.", min=1, max=1_000_000)] = 100,
     as_json: Json = False,
 ) -> None:
     """What could not be billed, and why."""
@@ -249,13 +258,17 @@ app.add_typer(alerts_app, name="alerts")
 @alerts_app.command("list")
 def alerts_list(
     context: typer.Context,
-    kind: Annotated[str | None, typer.Option(help="Only spike, threshold, cap, …")] = None,
+    kind: Annotated[str | None, typer.Option(help="Only threshold, cap, spike, unattributed or drift.")] = None,
     as_json: Json = False,
 ) -> None:
     """Every alert, oldest first."""
     from doortab.alerting import alerts_in
     from doortab.asking import asked
+    from doortab.schemas.alerts import KINDS
+    from doortab.schemas.errors import UsageError
 
+    if kind is not None and kind not in KINDS:
+        raise UsageError(f"--kind {kind!r} is not one of {', '.join(KINDS)}")
     with asked(settings_of(context)) as ledger:
         ledger.ask("status")
         found = [alert for alert in alerts_in(ledger.log) if kind is None or alert["kind"] == kind]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -10,12 +11,22 @@ from typing import Annotated, Any
 
 import typer
 
+from doortab.streams import spells_all
+
+WIDEST = 100_000
+"""Wider than any row, where nothing has to fit on a screen."""
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def as_text(value: Any) -> str:
+    """JSON that standard output can spell."""
+    return json.dumps(value, ensure_ascii=not spells_all(sys.stdout))
 
 
 def emit(value: Any) -> None:
     """Prints JSON."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    typer.echo(as_text(value))
 
 
 def say(words: str) -> None:
@@ -30,7 +41,7 @@ def shown(value: Any) -> str:
 
 
 def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    """Prints rows as a table."""
+    """Prints rows as a table; as wide as it is where that is no terminal, so that ids can be found in it."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -40,8 +51,12 @@ def table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
         drawn.add_column(column, overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(shown(row.get(column))) for column in columns))
-    console = Console()
-    console.print(drawn if rows else "nothing")
+    if sys.stdout.isatty():
+        Console().print(drawn if rows else "nothing")
+        return
+    text = io.StringIO()
+    Console(file=text, width=WIDEST).print(drawn if rows else "nothing")
+    typer.echo("\n".join(line.rstrip() for line in text.getvalue().split("\n")), nl=False)
 
 
 class Progress:
@@ -65,8 +80,9 @@ class Progress:
             sys.stderr.write(f"\r\x1b[K{parts} · {rate:,.0f}/s")
             sys.stderr.flush()
 
-    def done(self) -> None:
-        """Ends the line."""
+    def done(self) -> dict[str, int]:
+        """Ends the line; the last counts by their names."""
         if self._live and self._counts:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
+        return self._counts

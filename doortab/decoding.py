@@ -15,7 +15,6 @@ import json
 import math
 import os
 import queue
-import signal
 import subprocess
 import sys
 import threading
@@ -24,6 +23,7 @@ from contextlib import suppress
 from typing import IO, Any
 
 from doortab.consumers.intake import Inline, Intake, decode, encode, intake_of
+from doortab.interrupting import not_for_children
 from doortab.log.open import open_log
 from doortab.log.rules import LogDamaged, PositionOutOfRange
 from doortab.schemas import topics
@@ -52,7 +52,8 @@ class Beside:
 
     def __init__(self, url: str) -> None:
         command = [sys.executable, "-m", "doortab.decoding", url]
-        self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        with not_for_children():  # it is the ledger that is interrupted
+            self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         assert self._child.stdout is not None
         with suppress(OSError):  # fewer, longer turns; a system that has not so much to give gives less
             fcntl.fcntl(self._child.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -284,7 +285,6 @@ class Child:
 
 def main() -> int:
     """The process beside a ledger."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is the ledger that is interrupted
     log = open_log(sys.argv[1])
     try:
         return Child(log, sys.stdout.buffer).run()

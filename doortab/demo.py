@@ -6,7 +6,6 @@ Everything is the real thing on the embedded log in a directory of its own; only
 from __future__ import annotations
 
 import sys
-import tempfile
 import threading
 import time
 from contextlib import ExitStack
@@ -90,13 +89,12 @@ SPIKES = rules.Settings(
 )  # fmt: skip
 
 
-def run(seconds: int, seed: int, data: str | None) -> None:
+def run(seconds: int, seed: int, directory: Path) -> None:
     """Shows it, prints the bill, and says what to try next."""
-    directory = Path(data) if data else Path(tempfile.mkdtemp(prefix="doortab-demo-"))
     settings = load({"data": str(directory)}, {}).settings
     with ExitStack() as parts:
         ledger = Ledger(settings)
-        parts.callback(ledger.close)
+        parts.callback(ledger.stop)
         callers = _issue_keys(settings, ledger.log)
         _publish_catalog(ledger.log, callers, seconds)
         ledger.start()
@@ -107,6 +105,7 @@ def run(seconds: int, seed: int, data: str | None) -> None:
         parts.callback(follower.stop)
         gate = Gate(keyring, load_or_create(settings.pepper_path), view=follower, environment="live")
         client = Client(lambda: open_log(settings.log_url), directory / "spool", source="gate/demo")
+        parts.callback(lambda: client.close(2))
         follower.wait_until_ready(10)
         _play(settings, ledger, Players(gate, client, follower, callers), seconds, seed)
         client.close(10)
@@ -168,7 +167,8 @@ def _play(settings: Settings, ledger: Ledger, players: Players, seconds: int, se
     traffic.thread.start()
     begun = time.monotonic()
     cut = False
-    with screen:
+    with screen, ExitStack() as parts:
+        parts.callback(traffic.stop)
         while traffic.thread.is_alive():
             over = time.monotonic() - begun
             if not cut and over >= seconds * CUT_AT:

@@ -30,7 +30,7 @@ from doortab.log.open import open_log
 from doortab.owning import Owner
 from doortab.same_log import check_same_log
 from doortab.schemas import topics
-from doortab.schemas.errors import StoreDamaged, TryAgain
+from doortab.schemas.errors import StoreDamaged, TryAgain, UsageError
 from doortab.schemas.tariff import NO_TARIFF, Tariff
 from doortab.settings import Settings
 from doortab.timing import Timing
@@ -72,7 +72,7 @@ class Ledger:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._errands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = queue.SimpleQueue()
-        self.failure: StoreDamaged | None = None
+        self.failure: StoreDamaged | UsageError | None = None
         self.trouble: TryAgain | None = None
         """Why the running ledger waits, while it does; None when it goes on."""
         self._tariff: tuple[int, Tariff] = (-1, NO_TARIFF)
@@ -277,7 +277,7 @@ class Ledger:
                     logger.warning("trying again every %g s: %s", RETRY_SECONDS, error)
                 self.trouble = error
                 self._stopping.wait(RETRY_SECONDS)
-            except StoreDamaged as error:
+            except (StoreDamaged, UsageError) as error:
                 logger.critical("%s", error)
                 self.failure = error
                 return

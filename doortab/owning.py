@@ -27,7 +27,7 @@ class Owner:
 
         Raises:
             StoreBusy: somebody else has it.
-            DiskFull, StoreDamaged: the disk does not take the lock.
+            DiskFull, UsageError, StoreDamaged: the disk does not take the lock.
         """
         try:
             store.parent.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import signal
 import sys
 import zlib
 from collections.abc import Iterable, Iterator
@@ -24,14 +25,23 @@ from doortab.consumers.views import Views
 from doortab.log.open import open_log
 from doortab.schemas import instants, topics, wire
 from doortab.schemas.elements import split
-from doortab.schemas.errors import DoortabError, UsageError
+from doortab.schemas.errors import DoortabError, Stopped, UsageError
 from doortab.schemas.events import MAX_EVENT_BYTES, Event
 from doortab.schemas.log import Entry, Log
 
 RECORD_EVENTS = 400
 RECORD_BYTES = 200_000
+AGAIN = "run the same command again: events are recognised by their ids, and none is billed twice"
 APPEND_BYTES = 8_000_000
 """Records hold at most so many events and bytes, and one append at most so many bytes."""
+
+
+class Cut(Stopped):
+    """Somebody stopped it when so many events were in the log."""
+
+    def __init__(self, taken: int) -> None:
+        super().__init__(f"stopped; {taken:,} events of it are in the log; {AGAIN}")
+        self.taken = taken
 
 
 class Packer:
@@ -47,6 +57,8 @@ class Packer:
         self._ready: list[Entry] = []
         self._ready_bytes = 0
         self.read = 0
+        self.taken = 0
+        """How many of the events that were read are in the log."""
         self.ranges: list[list[int]] = []
 
     def add(self, raw: bytes) -> None:
@@ -118,6 +130,7 @@ class Packer:
         for entry, offset in zip(self._ready, offsets, strict=True):
             _extend(self.ranges, entry.partition, offset)
         self._ready, self._ready_bytes = [], 0
+        self.taken = self.read - sum(map(len, self._open.values()))
 
 
 def _extend(ranges: list[list[int]], partition: int, offset: int) -> None:
@@ -180,6 +193,7 @@ def pack(log: Log, files: Iterable[str], progress: Any = lambda _: None) -> Pack
 
     Raises:
         UsageError: a file that cannot be read.
+        Cut: somebody pressed Ctrl-C.
         LogUnavailable: the log did not acknowledge; what it has it keeps, and sending it all again is harmless.
     """
     packer = Packer(log)
@@ -190,6 +204,13 @@ def pack(log: Log, files: Iterable[str], progress: Any = lambda _: None) -> Pack
                 if packer.read % 10_000 == 0:
                     progress(packer.read)
         packer.flush()
+    except UsageError as error:
+        if not packer.taken:
+            raise
+        way = f"mend it and {AGAIN}"
+        raise UsageError(f"{error}; {packer.taken:,} events before that are in the log; {way}") from None
+    except KeyboardInterrupt:
+        raise Cut(packer.taken) from None
     finally:
         packer.close()
     return packer
@@ -197,6 +218,7 @@ def pack(log: Log, files: Iterable[str], progress: Any = lambda _: None) -> Pack
 
 def main() -> int:
     """The process beside a ledger. Ends when its parent does: nobody would wait for what it packs."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     url, *files = sys.argv[1:]
     parent = os.getppid()
 
@@ -208,6 +230,9 @@ def main() -> int:
         log = open_log(url)
         packer = pack(log, files, orphaned)
         log.close()
+    except (Cut, KeyboardInterrupt) as error:
+        print(json.dumps({"taken": getattr(error, "taken", 0)}))
+        return Cut.exit_code
     except DoortabError as error:
         print(json.dumps({"error": str(error), "exit_code": error.exit_code}))
         return error.exit_code

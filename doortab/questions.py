@@ -22,10 +22,12 @@ from doortab.exchanging import exchange_all, roll_back
 from doortab.ledger import Ledger
 from doortab.schemas import instants
 from doortab.schemas.batch import CounterKey
-from doortab.schemas.errors import TryAgain, UsageError
+from doortab.schemas.errors import TryAgain, UsageError, of_system
 from doortab.schemas.periods import parse_period
 
 Params = dict[str, Any]
+MOST_ROWS = 1_000_000
+"""So many rows a question has at most."""
 DEFAULT_BY = ("account", "key")
 
 
@@ -104,7 +106,9 @@ def _cap_row(counter: CounterKey, cap: str, hard: bool, limit: int, value: str) 
 def rejected(ledger: Ledger, params: Params) -> dict[str, Any]:
     """``limit``: what could not be billed, latest first, and how often each reason stands there."""
     read = ledger.reader()
-    limit = int(params.get("limit") or 100)
+    limit = params.get("limit", 100)
+    if not isinstance(limit, int) or not 1 <= limit <= MOST_ROWS:
+        raise UsageError(f"limit {limit!r} is not in the range from 1 to {MOST_ROWS}")
     names = ("topic", "partition", "offset", "index", "reason", "detail", "size")
     rows = read(
         "SELECT topic, part, off, idx, reason, detail, size FROM rejected "
@@ -176,14 +180,19 @@ def answer(ledger: Ledger, question: str, params: Params) -> dict[str, Any]:
     """Answers a question by name.
 
     Raises:
-        UsageError: there is no such question.
+        UsageError: there is no such question, or its directory cannot be written.
         TryAgain: the store is being opened anew.
     """
     if question not in QUESTIONS:
         raise UsageError(f"{question!r} cannot be asked; there is {', '.join(QUESTIONS)}")
     if ledger.failure is not None:
         raise TryAgain(str(ledger.failure))
-    return QUESTIONS[question](ledger, params)
+    try:
+        return QUESTIONS[question](ledger, params)
+    except OSError as error:
+        # It would reach another process as a number only.
+        way = "name another directory" if "directory" in params else ""
+        raise of_system(error, question, way) from error
 
 
 def now() -> int:

@@ -18,6 +18,7 @@ from typing import Any
 
 import duckdb
 
+from doortab.analytics import durable
 from doortab.analytics.exports import write_exports
 from doortab.asking import Asked, asked
 from doortab.exchanging import DRAFT, exchanged
@@ -25,7 +26,7 @@ from doortab.ledger import Ledger
 from doortab.log.rules import LogDamaged
 from doortab.questions import answer
 from doortab.schemas import topics
-from doortab.schemas.errors import NotFound, StoreBusy, StoreDamaged
+from doortab.schemas.errors import NotFound, StoreBusy, StoreDamaged, of_system
 from doortab.schemas.log import Log, TopicPartition
 from doortab.settings import Settings
 
@@ -94,8 +95,15 @@ def back(settings: Settings) -> Told:
 
 
 def export_to(ledger: Ledger, directory: Path) -> dict[str, str]:
-    """Writes the canonical exports there; the SHA-256 of each by name."""
-    return write_exports(ledger.reader(), directory)
+    """Writes the canonical exports there; the SHA-256 of each by name.
+
+    Raises:
+        UsageError: the directory cannot be written.
+    """
+    try:
+        return write_exports(ledger.reader(), directory)
+    except OSError as error:
+        raise of_system(error, "export", "name another directory") from error
 
 
 def differs(told: Told) -> bool:
@@ -184,8 +192,13 @@ def _said(log: Log) -> set[tuple[str, bytes | None, bytes | None]]:
 @contextmanager
 def _alone(settings: Settings) -> Iterator[None]:
     """One rebuild at a time."""
-    settings.store_path.parent.mkdir(parents=True, exist_ok=True)
-    with settings.store_path.with_name("rebuild.lock").open("w") as lock:
+    place = settings.store_path.with_name("rebuild.lock")
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        opened = place.open("w")
+    except OSError as error:
+        raise durable.failure(place, error) from error
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

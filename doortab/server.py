@@ -22,7 +22,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from doortab.ledger import Ledger
 from doortab.metrics import BuildCollector, LedgerCollector, page
 from doortab.questions import answer
-from doortab.schemas.errors import DoortabError
+from doortab.schemas.errors import DoortabError, UsageError
 
 STATUS = {1: 500, 2: 400, 3: 404, 4: 403, 75: 503}
 
@@ -81,10 +81,20 @@ def ledger_routes(app: FastAPI, ledger: Ledger, token: str) -> None:
 
 
 class Server:
-    """A server in a thread of its own. ``url`` is known once it is made; ``start`` returns when it answers."""
+    """A server in a thread of its own. ``url`` is known once it is made; ``start`` returns when it answers.
+
+    Raises:
+        UsageError: the port is taken, or the host is none of this machine's.
+    """
 
     def __init__(self, app: FastAPI, host: str, port: int) -> None:
-        self._socket = socket.create_server((host, port))
+        try:
+            self._socket = socket.create_server((host, port))
+        except (OSError, OverflowError, UnicodeError) as error:
+            words = (getattr(error, "strerror", None) or str(error)).split(" (while")[0]
+            raise UsageError(
+                f"cannot listen on host {host}, port {port}: {words}; choose others with --host and --port"
+            ) from error
         address = self._socket.getsockname()
         self.url = f"http://{host}:{address[1]}"
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=5)
@@ -126,5 +136,5 @@ def withdraw(path: Path) -> None:
     try:
         if json.loads(path.read_text())["pid"] == os.getpid():
             path.unlink()
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return

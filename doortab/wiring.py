@@ -17,7 +17,6 @@ from contextlib import ExitStack
 from fastapi import FastAPI
 
 from doortab.ledger import Ledger
-from doortab.schemas.errors import StoreDamaged
 from doortab.server import Server, announce, ledger_routes, make_app, withdraw
 from doortab.settings import Settings
 
@@ -62,7 +61,7 @@ def run(settings: Settings, *, ledger: bool, gate: bool, say: Say) -> None:
 
     Raises:
         StoreBusy: another process owns the store.
-        StoreDamaged: the store gave up while running; start again.
+        StoreDamaged, UsageError: the store gave up while running; start again.
     """
     draining = Draining(say)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -85,7 +84,7 @@ def run(settings: Settings, *, ledger: bool, gate: bool, say: Say) -> None:
         say(_greeting(settings, server.url, ledger=ledger, gate=gate))
         while not draining.asked.wait(0.2):
             if running is not None and running.failure is not None:
-                raise StoreDamaged(str(running.failure))
+                raise type(running.failure)(str(running.failure))
         say("draining")
 
 

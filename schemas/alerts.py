@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import msgspec
 from msgspec import Struct
 
 AlertKind = Literal["threshold", "cap", "spike", "unattributed", "leak", "drift"]
+KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
 
 
 class Alert(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -233,6 +233,8 @@ def parse(text: str, origin: str = "catalog") -> Catalog:
     """
     try:
         return Catalog.model_validate(tomllib.loads(text))
+    except RecursionError:
+        raise CatalogError(f"{origin} is nested deeper than any catalog; take the brackets out") from None
     except tomllib.TOMLDecodeError as error:
         raise CatalogError(f"{origin} is not TOML: {error}") from None
     except ValidationError as error:

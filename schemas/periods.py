@@ -107,8 +107,12 @@ def parse_period(words: str | None, zone_name: str, now: int) -> Period:
         return period_of("month", zone_name, now)
     if ".." in words:
         first, _, last = words.partition("..")
+        if not first or not last:
+            raise ValueError(f"period {words!r} has no {'end' if first else 'beginning'}; write FROM..TO, half-open")
         period = Period(_boundary(first, zone_name), _boundary(last, zone_name))
-        if period.start >= period.end:
+        if period.start == period.end:
+            raise ValueError(f"period {words!r} is empty, for TO is not in it; write FROM..TO with a later TO")
+        if period.start > period.end:
             raise ValueError(f"period {words!r} ends before it begins; write FROM..TO, half-open")
         return period
     kinds: dict[int, PeriodKind] = {4: "year", 7: "month", 10: "day"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
@@ -216,6 +217,20 @@ def test_a_period_is_understood_as_people_write_it(words: str | None, zone: str,
 def test_any_other_words_are_refused_with_the_way_to_write_them(words: str, zone: str) -> None:
     with pytest.raises(ValueError, match=r"write 20|write FROM"):
         periods.parse_period(words, zone, NOW)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("2026-11..", "period '2026-11..' has no end;"),
+        ("..2026-11", "period '..2026-11' has no beginning;"),
+        ("2026-11-01..2026-11-01", "period '2026-11-01..2026-11-01' is empty,"),
+        ("2026-11-02..2026-11-01", "period '2026-11-02..2026-11-01' ends before it begins;"),
+    ],
+)
+def test_what_is_wrong_with_a_span_is_said_in_the_words_that_were_written(words: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        periods.parse_period(words, "UTC", NOW)
 
 
 @given(st.text(max_size=12) | st.from_regex(r"[0-9]{4}(-[0-9]{2}){0,2}(\.\.[0-9]{4}(-[0-9]{2}){0,2})?", fullmatch=True))
