@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from doortab import streams
 from doortab.cli_output import say
 from doortab.schemas.errors import DoortabError, UsageError
 
@@ -20,7 +21,7 @@ def handing_over() -> Iterator[Callable[[str], None]]:
         UsageError: there is no standard output.
         DoortabError: the secret could not be written.
     """
-    if getattr(sys.stdout, "closed", True):  # None where the shell closed it
+    if streams.OUT in streams.were_closed or getattr(sys.stdout, "closed", True):
         raise UsageError("standard output is closed, and the secret would go there; no key was made")
     made: list[str] = []
     try:

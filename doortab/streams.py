@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 IN, OUT, ERR = 0, 1, 2
 
+were_closed: set[int] = set()
+"""The streams that ``complete`` found closed."""
+
 
 def complete() -> None:
     """Takes the place of each stream that was closed: otherwise the next file that is opened gets it.
@@ -22,6 +25,7 @@ def complete() -> None:
         try:
             os.fstat(number)
         except OSError:
+            were_closed.add(number)
             opened = os.open(os.devnull, flag)
             if opened != number:
                 os.dup2(opened, number)

@@ -182,6 +182,7 @@ def test_a_record_that_is_no_alert_is_passed_over(path: Path, log: MemoryLog) ->
 @given(
     kills=st.lists(st.integers(0, 6), max_size=6), outcomes=st.lists(st.sampled_from([DELIVERED, FAILED]), max_size=6)
 )
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # who is killed closes nothing
 def test_killed_at_any_step_each_alert_arrives_at_least_once(
     tmp_path_factory: pytest.TempPathFactory, kills: list[int], outcomes: list[Outcome]
 ) -> None:
