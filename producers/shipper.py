@@ -183,15 +183,13 @@ class Shipper:
             if backlog is self._spool:
                 self.oldest = None
             return False
-        if batch.payloads:
-            if backlog is self._spool or self.oldest is None:
-                self.oldest = parcels.recorded_at(batch.payloads[0])
-            taken = self._append_until_acknowledged(backlog, batch)
-            if taken is None:
-                return True
-            self._pause_seconds, self.error = FIRST_PAUSE_SECONDS, None
-            self.shipped += taken
+        if batch.payloads and (backlog is self._spool or self.oldest is None):
+            self.oldest = parcels.recorded_at(batch.payloads[0])
+        taken = self._append_until_acknowledged(backlog, batch) if batch.payloads else 0
+        if taken is None:
+            return True
         backlog.ack(batch.end)
+        self.shipped += taken
         return True
 
     def _append_until_acknowledged(self, backlog: Backlog, batch: Batch) -> int | None:
@@ -211,10 +209,13 @@ class Shipper:
                 taken = self._refused.sort(backlog, batch)
                 if taken is None:
                     self._failed(error)
+                else:
+                    self._pause_seconds, self.error = FIRST_PAUSE_SECONDS, None
                 return taken
             except Exception as error:  # an adapter's bug must not lose events either
                 self._failed(error)
             else:
+                self._pause_seconds, self.error = FIRST_PAUSE_SECONDS, None
                 self._refused.witness = batch.payloads[0]
                 return len(batch.payloads)
             if self._stopping.is_set() and time.monotonic() >= self._deadline:
