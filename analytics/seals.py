@@ -102,10 +102,14 @@ def altered(read: Read, columns: Columns) -> list[Piece]:
     """Every piece of every table that is not as it was written."""
     found = []
     for table in SEALED:
-        there, written = sums(read, table, columns), sealed(read, table)
-        if there != written:
+        if not hold(read, table, columns):
             found += _pieces(read, table, columns)
     return found
+
+
+def hold(read: Read, table: str, columns: Columns) -> bool:
+    """Whether the table is as it was written."""
+    return sums(read, table, columns) == sealed(read, table)
 
 
 def _pieces(read: Read, table: str, columns: Columns) -> list[Piece]:

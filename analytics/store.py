@@ -190,7 +190,7 @@ class Store:
     def compact(self) -> bool:
         """Keeps only the latest value of each counter, once most are outdated, and merges old seals.
 
-        True when it did either.
+        True when it did either. Counters that are not as they were written stay as they are.
         """
         return self._compact_counters() or self._merge_seals()
 
@@ -200,29 +200,32 @@ class Store:
         live = self._read(f"SELECT count(*) FROM ({LATEST_COUNTERS})")[0][0]
         if self._counter_rows < COMPACT_FACTOR * live:
             return False
-        self._together(
-            f"CREATE OR REPLACE TABLE counters AS {LATEST_COUNTERS}",
-            "DELETE FROM seals WHERE kind = 'counters'",
-            seals.sealing_anew("counters", self._columns),
-        )
-        self._counter_rows = live
-        return True
+        with self._transaction() as execute:
+            # Else a counter that was altered would be sealed as it is now. The audit tells it.
+            is_whole = seals.hold(self._read, "counters", self._columns)
+            if is_whole:
+                execute(f"CREATE OR REPLACE TABLE counters AS {LATEST_COUNTERS}")
+                execute("DELETE FROM seals WHERE kind = 'counters'")
+                execute(seals.sealing_anew("counters", self._columns))
+        # Where they are not, they are not looked at again before as many have come.
+        self._counter_rows = live if is_whole else 0
+        return is_whole
 
     def _merge_seals(self) -> bool:
         if self._seal_rows < seals.MERGE_FROM:
             return False
-        self._together(f"CREATE OR REPLACE TABLE seals AS {seals.merging()}")
+        with self._transaction() as execute:
+            execute(f"CREATE OR REPLACE TABLE seals AS {seals.merging()}")
         # What is left may still be many; it is not looked at again before as many have come.
         self._seal_rows = 0
         return True
 
-    def _together(self, *statements: str) -> None:
-        """One transaction."""
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[Callable[[str], object]]:
         try:
             with opening.in_words(self.path):
                 self._connection.execute("BEGIN")
-                for statement in statements:
-                    self._connection.execute(statement)
+                yield self._connection.execute
                 self._connection.execute("COMMIT")
         except BaseException:
             self._roll_back()

@@ -23,10 +23,21 @@ def local_bucket(kind: PeriodKind, zone_name: str) -> str:
     if kind == "hour":
         # Reckoned back from the event, for the wall clock shows one hour twice in autumn.
         return f"epoch_us(time) - (epoch_us({local}) - epoch_us(date_trunc('hour', {local})))"
+    shifts = repeated_midnights(zone_name)
     midnight = f"date_trunc('{kind}', {local})"
-    begin = f"timezone({name}, {midnight})"
-    earlier = [f"{begin} - to_microseconds({shift})" for shift in repeated_midnights(zone_name)]
-    whens = [f"WHEN timezone({name}, {first}) = {midnight} THEN {first}" for first in earlier]
+    begin = _first(midnight, name, shifts)
+    if not shifts:
+        return begin
+    # What has begun goes on, though the clocks went back over its midnight: in Goose Bay at 00:01, until 2011.
+    following = _first(f"({midnight} + INTERVAL 1 {kind})", name, shifts)
+    return f"CASE WHEN epoch_us(time) >= {following} THEN {following} ELSE {begin} END"
+
+
+def _first(midnight: str, zone_literal: str, shifts: tuple[int, ...]) -> str:
+    """The SQL of the instant (in microseconds) at which the clocks there first show the midnight."""
+    begin = f"timezone({zone_literal}, {midnight})"
+    earlier = [f"{begin} - to_microseconds({shift})" for shift in shifts]
+    whens = [f"WHEN timezone({zone_literal}, {first}) = {midnight} THEN {first}" for first in earlier]
     return f"epoch_us(CASE {' '.join(whens)} ELSE {begin} END)" if whens else f"epoch_us({begin})"
 
 

@@ -80,6 +80,7 @@ class Backlog:
         for segment in self.segments:
             self._check_header(segment)
         self.acked = self._read_acked()
+        self._noted = self.acked
         self._acked_file: int | None = None
         self._open: tuple[int, int] | None = None
         while self.segments and self.segments[0].number < self.acked.number:
@@ -117,9 +118,10 @@ class Backlog:
             if start >= size:
                 continue
             taken = self._take(segment, start, size)
+            end = Position(segment.number, start + taken.consumed_bytes)
             if taken.damaged_bytes or taken.torn_bytes:
-                self._note(segment, taken)
-            return Batch(taken.payloads, Position(segment.number, start + taken.consumed_bytes))
+                self._note(segment, taken, Position(segment.number, start), end)
+            return Batch(taken.payloads, end)
         return None
 
     def ack(self, end: Position) -> int:
@@ -168,9 +170,13 @@ class Backlog:
                 raise
             return b""
 
-    def _note(self, segment: Segment, taken: Taken) -> None:
+    def _note(self, segment: Segment, taken: Taken, start: Position, end: Position) -> None:
+        """What is peeked at again, because the log did not take it, is counted once."""
+        segment.is_damaged = segment.is_damaged or taken.damaged_bytes > 0
+        if start < self._noted:
+            return
+        self._noted = end
         if taken.damaged_bytes:
-            segment.is_damaged = True
             self.losses.damaged_places += 1
         self.losses.damaged_bytes += taken.damaged_bytes
         self.losses.torn_bytes += taken.torn_bytes

@@ -34,6 +34,12 @@ def recorded_at(parcel: bytes) -> Microseconds:
     return recorded
 
 
+def event_in(parcel: bytes) -> bytes:
+    """The event, as the log gets it."""
+    _, length = _HEAD.unpack_from(parcel)
+    return parcel[_HEAD.size + length :]
+
+
 class _Package:
     """The events of one record to be."""
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from pathlib import Path
 from doortab.producers import parcels
 from doortab.producers.backlog import Backlog, Batch
 from doortab.producers.claims import Held, claim_orphans
+from doortab.producers.refused import Refused
 from doortab.producers.spool import Spool
 from doortab.schemas.errors import LogUnavailable, UsageError
 from doortab.schemas.instants import Microseconds
@@ -44,7 +44,6 @@ MAX_ORPHANS = 8
 
 PARTITION_SECONDS = 60.0
 APPEND_SECONDS = 30.0
-UNDELIVERABLE_NAME = "undeliverable.ndjson"
 
 
 class Orphan:
@@ -76,7 +75,6 @@ class Shipper:
     def __init__(self, spool: Spool, root: Path, open_log: Callable[[], Log], owns_log: bool) -> None:
         self.shipped = 0
         self.failures = 0
-        self.undeliverable = 0
         self.error: str | None = None
         self.oldest: Microseconds | None = None
         self.orphans: list[Orphan] = []
@@ -85,6 +83,7 @@ class Shipper:
         self._root = root
         self._open_log = open_log
         self._owns_log = owns_log
+        self._refused = Refused(root, self._append_alone)
         self._log: Log | None = None
         self._partitions = 0
         self._partitions_until = 0.0
@@ -94,6 +93,11 @@ class Shipper:
         self._stopping = threading.Event()
         self._deadline = -math.inf
         self._thread = threading.Thread(target=self._run, name="doortab-shipper", daemon=True)
+
+    @property
+    def undeliverable(self) -> int:
+        """Events that were put aside."""
+        return self._refused.undeliverable
 
     def start(self) -> None:
         """Starts shipping."""
@@ -179,17 +183,21 @@ class Shipper:
             if backlog is self._spool:
                 self.oldest = None
             return False
-        if batch.payloads:
-            if backlog is self._spool or self.oldest is None:
-                self.oldest = parcels.recorded_at(batch.payloads[0])
-            if not self._append_until_acknowledged(batch):
-                return True
+        if batch.payloads and (backlog is self._spool or self.oldest is None):
+            self.oldest = parcels.recorded_at(batch.payloads[0])
+        taken = self._append_until_acknowledged(backlog, batch) if batch.payloads else 0
+        if taken is None:
+            return True
         backlog.ack(batch.end)
-        self.shipped += len(batch.payloads)
+        self.shipped += taken
         return True
 
-    def _append_until_acknowledged(self, batch: Batch) -> bool:
-        """Sends the same bytes until the log has them. False when there is no time left."""
+    def _append_until_acknowledged(self, backlog: Backlog, batch: Batch) -> int | None:
+        """Sends the same bytes until the log has them, and returns how many events it took.
+
+        None when there is no time left, or when the log takes nothing: then the batch is gathered anew, for what
+        was recorded meanwhile may show that the fault is in the events.
+        """
         entries: list[Entry] = []
         while True:
             try:
@@ -198,46 +206,24 @@ class Shipper:
                 log.append(USAGE, entries, self._append_seconds())
             except UsageError as error:
                 self._partitions = 0
-                if self._append_apart(batch):
-                    return True
-                entries = []
-                self._failed(error)
+                taken = self._refused.sort(backlog, batch)
+                if taken is None:
+                    self._failed(error)
+                else:
+                    self._pause_seconds, self.error = FIRST_PAUSE_SECONDS, None
+                return taken
             except Exception as error:  # an adapter's bug must not lose events either
                 self._failed(error)
             else:
                 self._pause_seconds, self.error = FIRST_PAUSE_SECONDS, None
-                return True
+                self._refused.witness = batch.payloads[0]
+                return len(batch.payloads)
             if self._stopping.is_set() and time.monotonic() >= self._deadline:
-                return False
+                return None
 
-    def _append_apart(self, batch: Batch) -> bool:
-        """The log refused a record: sends each event alone. What it refuses while it takes others is put aside.
-
-        Raises:
-            LogUnavailable: it takes nothing at all; the fault is not in the events.
-        """
+    def _append_alone(self, payload: bytes) -> None:
         log = self._opened()
-        refused: list[bytes] = []
-        for payload in batch.payloads:
-            (entry,) = parcels.pack([payload], self._partition_count(log))
-            try:
-                log.append(USAGE, [entry], self._append_seconds())
-            except UsageError:
-                refused.append(entry.value or b"")
-        if len(refused) == len(batch.payloads):
-            return False
-        if refused:
-            self._put_aside(refused)
-        return True
-
-    def _put_aside(self, events: list[bytes]) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        descriptor = os.open(self._root / UNDELIVERABLE_NAME, flags, 0o600)
-        with open(descriptor, "wb") as file:
-            file.write(b"".join(event + b"\n" for event in events))
-            file.flush()
-            os.fsync(descriptor)
-        self.undeliverable += len(events)
+        log.append(USAGE, parcels.pack([payload], self._partition_count(log)), self._append_seconds())
 
     def _opened(self) -> Log:
         if self._log is None:

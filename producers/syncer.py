@@ -17,6 +17,9 @@ from doortab.schemas.errors import SpoolFull
 
 IDLE_ROUNDS = 50
 
+MAX_RANGES = 64
+"""Of frames that were not synced. The oldest two become one, with what lies between: better refused than lost."""
+
 
 class Work(NamedTuple):
     """What is to be synced: files, those of them that are closed afterwards, and directories with new files."""
@@ -49,7 +52,7 @@ class Syncer:
         self._seconds = seconds
         self._fdatasync = fdatasync
         self._on_disk = 0
-        self._not_synced = (0, 0)
+        self._not_synced: list[tuple[int, int]] = []
         self._synced = threading.Condition(lock)
         self._must_run = threading.Event()
         self._urgent = threading.Event()
@@ -75,8 +78,7 @@ class Syncer:
         """
         with self._lock:
             while True:
-                after, upto = self._not_synced
-                if after < number <= upto:
+                if any(after < number <= upto for after, upto in self._not_synced):
                     raise SpoolFull("the spool was not synced: the disk failed; mend it")
                 if self._on_disk >= number:
                     return
@@ -127,10 +129,19 @@ class Syncer:
             if not is_good:
                 # Linux reports a lost page once: what comes next goes to another file.
                 self.failures += 1
-                self._not_synced = (self._on_disk, upto)
+                self._note_failure(upto)
                 self._failed()
             self._on_disk = upto
             self._synced.notify_all()
+
+    def _note_failure(self, upto: int) -> None:
+        """Kept, for whoever waits for these frames may look only after later ones were synced."""
+        ranges = self._not_synced
+        ranges.append((self._on_disk, upto))
+        if len(ranges) > 1 and ranges[-2][1] == ranges[-1][0]:
+            ranges[-2:] = [(ranges[-2][0], upto)]
+        if len(ranges) > MAX_RANGES:
+            ranges[:2] = [(ranges[0][0], ranges[1][1])]
 
 
 def _sync_directory(directory: Path) -> None:

@@ -62,6 +62,9 @@ def _of_quarter(kind: PeriodKind, zone_name: str, quarter: int) -> Period:
         return Period(begin, begin + 3600 * instants.SECOND)
     begin_day = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
     start, end = _days(kind, begin_day)
+    if quarter * QUARTER_HOUR >= instants.of(end):
+        # What has begun goes on, though the clocks went back over its midnight: in Goose Bay at 00:01, until 2011.
+        start, end = _days(kind, end)
     return Period(instants.of(start), instants.of(end))
 
 

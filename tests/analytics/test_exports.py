@@ -168,6 +168,53 @@ def test_more_names_than_columns_leave_no_trace_either(tmp_path: Path, records: 
         installation.store.close()
 
 
+def crowd(installation: Installation, name: str, count: int, **more: Any) -> dict[str, Any]:
+    """An event with so many dimensions."""
+    return installation.event(START, dimensions={f"{name}{n:03}": "x" for n in range(count)} | more)
+
+
+def test_names_of_events_that_are_not_stored_leave_no_trace(tmp_path: Path) -> None:
+    plain, made = Installation(tmp_path / "plain"), Installation(tmp_path / "made")
+    event = crowd(plain, "r", 60)
+    plain.add([event])
+    other = {**event, "data": {**event["data"], "dimensions": {f"A{n}": "x" for n in range(140)}, "units": {"U": 1}}}
+    made.add([event, other, event], each=1)
+
+    expected = exports_of(plain.log)["usage.csv"]
+    assert exports_of(made.log)["usage.csv"] == expected
+    assert exports_of(made.log, records=1)["usage.csv"] == expected
+
+
+def test_a_unit_of_fractions_has_its_column_and_that_of_a_conflict_has_none(tmp_path: Path) -> None:
+    made = Installation(tmp_path)
+    event = made.event(START, units={"gb": "0.5"})
+    other = {**event, "data": {**event["data"], "units": {"g": "0.5", "U": "1.5"}}}
+    made.add([event, other])
+
+    for records in (1, 200):
+        with rebuilt(made.log, records=records) as (_, directory):
+            (row,) = rows_of(directory / "usage.csv")
+        assert (row["units.gb"], row["more"]) == ("", '{"units":{"gb":"0.5"}}')
+        assert not row.keys() & {"units.g", "units.U"}
+
+
+@pytest.mark.parametrize("records", [1, 200])
+def test_a_name_that_has_a_column_stands_nowhere_else(tmp_path: Path, records: int) -> None:
+    made = Installation(tmp_path, log=MemoryLog(waits=False))
+    few = made.event(START, units={"zone": 7}, dimensions={"zone": "eu"})
+    many = crowd(made, "d", 130, zone="eu")
+    many["data"]["units"] = {f"u{n:03}": n for n in range(130)} | {"zone": "8.0", "half": "0.5"}
+    made.add([few, many], each=1)
+
+    with rebuilt(made.log, records=records) as (store, _):
+        (row,) = store.report("dimensions.zone")["rows"]
+        names = {name for _, name in store.store.columns}
+        assert ("zone" in names) == (records == 1), "who comes first gets a column"
+    assert (row["dimensions.zone"], row["events"]) == ("eu", "2")
+    assert (row["units"]["zone"], row["units"]["half"]) == ("15", "0.5")
+    assert exports_of(made.log, records=records) == exports_of(made.log, records=3)
+
+
 def test_a_catalog_that_came_in_between_leaves_no_trace(installation: Installation, log: Log) -> None:
     installation.clock.now += HOUR
     installation.apply(CATALOG.replace('unit = "0.00001"', 'unit = "0.0001"'))

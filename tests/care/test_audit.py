@@ -268,6 +268,26 @@ def test_seals_hold_through_merging_compaction_and_columns_that_come_late(
     made.close()
 
 
+def test_counters_that_were_altered_are_not_sealed_as_they_are_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("doortab.analytics.store.COMPACT_MINIMUM", 5)
+    monkeypatch.setattr("doortab.analytics.store.COMPACT_FACTOR", 1)
+    made = Installation(tmp_path)
+    made.add([made.event(START)])
+    made.fold()
+    made.store.cursor().execute("UPDATE counters SET value = '1'")
+    before = seals.altered(made.reader(), made.store.columns)
+    assert before
+
+    for turn in range(3):
+        made.add([made.event(START + turn)])
+        made.fold()
+
+    assert set(before) <= set(seals.altered(made.reader(), made.store.columns))
+    made.close()
+
+
 def test_every_kind_of_finding_names_a_repair() -> None:
     assert set(REPAIRS) == set(get_args(Kind))
 

@@ -15,11 +15,14 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from doortab.log.memory import Fault, MemoryLog
+from doortab.producers import backlog as backlogs
 from doortab.producers import client as clients
 from doortab.producers import shipper as shipping
+from doortab.producers.backlog import Backlog, Losses
 from doortab.producers.client import Client
 from doortab.producers.eventtext import EventIds
 from doortab.producers.frames import MAGIC
@@ -428,6 +431,112 @@ def test_a_log_that_takes_nothing_at_all_gets_everything_once_it_is_mended(tmp_p
 
     assert len(events(log)) == 5
     assert client.undeliverable == 0
+
+
+class Narrow(MemoryLog):
+    """A log that takes only short records."""
+
+    limit_bytes = 1000
+
+    def append(self, topic: str, entries: Sequence[Entry], timeout_seconds: float = 30.0) -> list[int]:
+        if any(len(entry.value or b"") > self.limit_bytes for entry in entries):
+            raise UsageError("too large")
+        return super().append(topic, entries, timeout_seconds)
+
+
+def large(client: Client) -> str:
+    return client.record(account="a", dimensions={"d": "x" * 1000})
+
+
+def aside(root: Path) -> list[str]:
+    path = root / "undeliverable.ndjson"
+    return [json.loads(line)["id"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_an_event_that_was_refused_alone_is_put_aside_once_another_shows_that_the_log_takes_some(
+    tmp_path: Path,
+) -> None:
+    log = Narrow()
+    client = Client(log, tmp_path, source="s")
+    refused = large(client)
+    wait_for(lambda: client.error is not None)
+    assert client.undeliverable == 0
+
+    recorded = [client.record(account="a") for _ in range(10)]
+    wait_for(lambda: client.shipped == 10)
+
+    assert list(dict.fromkeys(event["id"] for event in events(log))) == recorded
+    assert aside(tmp_path) == [refused]
+    assert client.undeliverable == 1
+    assert client.error is None
+    client.close()
+
+
+def test_an_event_that_is_refused_after_others_were_taken_waits_for_nobody(tmp_path: Path) -> None:
+    log = Narrow()
+    client = Client(log, tmp_path, source="s")
+    client.record(account="a")
+    wait_for(lambda: client.shipped == 1)
+
+    refused = large(client)
+    wait_for(lambda: client.undeliverable == 1)
+
+    assert aside(tmp_path) == [refused]
+    assert client.close()
+
+
+def test_more_refused_events_than_are_shipped_at_once_do_not_hide_those_behind_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shipping, "BATCH_BYTES", 1000)
+    monkeypatch.setattr(backlogs, "SLICE_BYTES", 2000)
+    log = Narrow()
+    log.unreachable = True
+    client = Client(log, tmp_path, source="s")
+    refused = [large(client) for _ in range(20)]
+    recorded = client.record(account="a")
+    log.unreachable = False
+    assert client.close()
+
+    assert {event["id"] for event in events(log)} == {recorded}
+    assert aside(tmp_path) == refused
+
+
+def test_a_refused_event_of_a_dead_process_does_not_stop_this_one(tmp_path: Path) -> None:
+    log = Narrow()
+    first = Client(log, tmp_path, source="s")
+    refused = large(first)
+    wait_for(lambda: first.error is not None)
+    assert not first.close(0)
+
+    client = Client(log, tmp_path, source="s")
+    client.record(account="a")
+    wait_for(lambda: client.shipped == 1 and client.undeliverable == 1)
+
+    assert aside(tmp_path) == [refused]
+    assert client.close()
+
+
+def test_what_is_peeked_at_again_is_counted_as_damaged_once(log: MemoryLog, tmp_path: Path) -> None:
+    first = Client(log, tmp_path, source="s")
+    log.unreachable = True
+    for _ in range(3):
+        first.record(account="a")
+    assert not first.close(0)
+    (segment,) = tmp_path.rglob("*.segment")
+    whole = bytearray(segment.read_bytes())
+    whole[len(whole) // 2] ^= 1
+    segment.write_bytes(whole)
+
+    losses = Losses()
+    backlog = Backlog(segment.parent, losses)
+    once = backlog.peek()
+    figures = msgspec.structs.astuple(losses)
+    assert losses.damaged_places == 1
+
+    assert backlog.peek() == once
+    assert msgspec.structs.astuple(losses) == figures
+    backlog.close()
 
 
 def test_an_adapter_with_a_bug_loses_nothing(tmp_path: Path) -> None:

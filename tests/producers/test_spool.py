@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from doortab.producers.backlog import Backlog, Losses
 from doortab.producers.claims import claim_new, claim_orphans
 from doortab.producers.frames import FRAME_BYTES, HEADER_BYTES, MAGIC
 from doortab.producers.spool import SMALLEST_SEGMENT_BYTES, Spool
+from doortab.producers.syncer import Syncer, Work
 from doortab.schemas.errors import SpoolFull, UsageError
 from tests.laws.test_spool_laws import content_of, drain
 
@@ -308,6 +310,44 @@ def test_whoever_waits_for_a_disk_that_fails_is_told(tmp_path: Path) -> None:
     assert len(spool.segments) == 2, "what comes after a failed sync goes to another file"
     assert drain(spool) == [b"first", b"second"]
     spool.close()
+
+
+def syncer(works: list[bool]) -> Syncer:
+    """One whose syncs succeed or fail in this order."""
+
+    def sync(file: int) -> None:
+        if not works.pop(0):
+            raise OSError(errno.EIO, "no")
+
+    return Syncer(threading.Lock(), lambda: Work([0], [], []), lambda: None, 0.02, sync)
+
+
+@pytest.mark.parametrize("later", [[False], [True, False], [True, True, False, True]])
+def test_whoever_looks_late_is_told_of_the_sync_that_failed_all_the_same(later: list[bool]) -> None:
+    one = syncer([False, *later])
+    for _ in (False, *later):
+        one.appended += 3
+        one._sync()
+
+    with pytest.raises(SpoolFull, match="not synced"):
+        one.wait_for(2)
+    for number, works in enumerate(later, 1):
+        with nullcontext() if works else pytest.raises(SpoolFull, match="not synced"):
+            one.wait_for(3 * number + 1)
+
+
+def test_a_disk_that_fails_now_and_then_for_years_costs_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("doortab.producers.syncer.MAX_RANGES", 4)
+    one = syncer([number % 2 == 0 for number in range(100)])
+    for _ in range(100):
+        one.appended += 1
+        one._sync()
+
+    assert len(one._not_synced) == 4
+    for number in (2, 50, 98, 100):
+        with pytest.raises(SpoolFull, match="not synced"):
+            one.wait_for(number)
+    one.wait_for(99)
 
 
 def test_what_the_log_has_already_is_not_synced(tmp_path: Path) -> None:

@@ -58,6 +58,10 @@ def hours(kind: PeriodKind, zone: str, text: str) -> int | float:
         ("day", "Africa/Cairo", "2026-04-24T12:00:00Z", "2026-04-23T22:00:00Z", "2026-04-24T21:00:00Z"),
         ("day", "Pacific/Apia", "2011-12-30T09:59:59Z", "2011-12-29T10:00:00Z", "2011-12-30T10:00:00Z"),
         ("day", "Pacific/Apia", "2011-12-30T10:00:00Z", "2011-12-30T10:00:00Z", "2011-12-31T10:00:00Z"),
+        ("day", "America/Goose_Bay", "2009-11-01T02:59:59Z", "2009-10-31T03:00:00Z", "2009-11-01T03:00:00Z"),
+        ("day", "America/Goose_Bay", "2009-11-01T03:30:00Z", "2009-11-01T03:00:00Z", "2009-11-02T04:00:00Z"),
+        ("month", "America/Goose_Bay", "2009-11-01T03:01:00Z", "2009-11-01T03:00:00Z", "2009-12-01T04:00:00Z"),
+        ("month", "America/Goose_Bay", "2009-11-01T03:59:00Z", "2009-11-01T03:00:00Z", "2009-12-01T04:00:00Z"),
         ("week", "UTC", "2026-01-01T00:00:00Z", "2025-12-29T00:00:00Z", "2026-01-05T00:00:00Z"),
         ("week", "UTC", "2027-01-03T23:59:59Z", "2026-12-28T00:00:00Z", "2027-01-04T00:00:00Z"),
         ("month", "UTC", "2028-02-29T12:00:00Z", "2028-02-01T00:00:00Z", "2028-03-01T00:00:00Z"),
@@ -94,6 +98,7 @@ def test_all_of_time_is_one_period() -> None:
 
 
 @given(kind, zone, moment)
+@example("day", "America/Goose_Bay", 1_257_046_200_000_000)  # 23:30 on 31 October 2009, when 1 November had begun
 @example("day", "America/Havana", 1_793_508_000_000_000)  # the second 00:30 of 1 November 2026
 @example("hour", "Pacific/Chatham", 1_775_311_200_000_000)  # the quarter hour after the clocks went back in 2026
 @example("hour", "Europe/Berlin", 1_792_891_800_000_000)  # the second 02:30 of 25 October 2026
