@@ -13,7 +13,7 @@ import duckdb
 from doortab.schemas.errors import WRONG_PATH, DiskFull, DoortabError, StoreDamaged, UsageError, of_system
 
 CHUNK = 1 << 20
-NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)
+NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 RIGHTS = "let this user write there, or name another directory with --data"
 OPEN_ALREADY = ("/dev/std", "/dev/fd/", "/proc/")
 """Names of files that a process has open: another file in such a place would not be the one that is meant."""
