@@ -178,7 +178,10 @@ class Client:
         if was_closed:
             return running.spool.waiting_bytes == 0
         if not running.shipper.stop(timeout_seconds):
-            return False  # the thread still hangs in the log; its files are left to it
+            # The thread still hangs in the log. Its files are left to it, and to whoever comes once it has ended.
+            running.spool.seal()
+            running.shipper.afterwards(running.spool.close)
+            return False
         is_empty = running.spool.waiting_bytes == 0
         running.spool.close()
         return is_empty

@@ -93,6 +93,9 @@ class Shipper:
         self._stopping = threading.Event()
         self._deadline = -math.inf
         self._thread = threading.Thread(target=self._run, name="doortab-shipper", daemon=True)
+        self._ending = threading.Lock()
+        self._afterwards: Callable[[], None] | None = None
+        self._has_ended = False
 
     @property
     def undeliverable(self) -> int:
@@ -112,6 +115,14 @@ class Shipper:
         if self._thread.ident is not None:
             self._thread.join(timeout_seconds + 1.0)
         return not self._thread.is_alive()
+
+    def afterwards(self, work: Callable[[], None]) -> None:
+        """Does something once the thread has ended: at once, or in the thread."""
+        with self._ending:
+            if not self._has_ended:
+                self._afterwards = work
+                return
+        work()
 
     def leave_to_parent(self) -> None:
         """In the child after a fork: frees the copies of locks. The log is kept, so that nothing tears it down."""
@@ -133,6 +144,10 @@ class Shipper:
             self.orphans = []
             if self._owns_log and self._log is not None:
                 self._log.close()
+            with self._ending:
+                self._has_ended, work = True, self._afterwards
+            if work is not None:
+                work()
 
     def _is_over(self) -> bool:
         if not self._stopping.is_set():

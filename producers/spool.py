@@ -59,7 +59,7 @@ class Spool(Backlog):
         self._segment_bytes = min(LARGEST_SEGMENT_BYTES, max(SMALLEST_SEGMENT_BYTES, max_bytes // 8))
         self._lock = threading.Lock()
         self._file: int | None = None
-        self._is_closed = False
+        self._is_closed = self._is_sealed = False
         self._failed_at: float | None = None
         self._retired: list[int] = []
         self._is_directory_new = True
@@ -82,7 +82,7 @@ class Spool(Backlog):
         if not 0 < len(payload) <= frames.MAX_PAYLOAD_BYTES:
             raise UsageError(f"a payload of {len(payload)} bytes; a frame takes 1 to {frames.MAX_PAYLOAD_BYTES}")
         with self._lock:
-            if self._is_closed:
+            if self._is_closed or self._is_sealed:
                 raise UsageError("the spool is closed; record before closing")
             self._write(payload)
             self.syncer.appended += 1
@@ -114,6 +114,11 @@ class Spool(Backlog):
             freed = super().ack(end)
             self.used_bytes -= freed
         return freed
+
+    def seal(self) -> None:
+        """Takes nothing more; what is there can still be shipped."""
+        with self._lock:
+            self._is_sealed = True
 
     def close(self) -> None:
         """Syncs and closes. What is not acknowledged stays for whoever comes next; if all is, nothing stays."""

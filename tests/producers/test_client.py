@@ -613,6 +613,20 @@ def test_a_crowd_of_orphans_is_shipped_a_few_at_a_time(log: MemoryLog, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+class Hanging(MemoryLog):
+    """A log whose appends hang until they are let go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hangs = threading.Event()
+        self.hangs_until = threading.Event()
+
+    def append(self, topic: str, entries: Sequence[Entry], timeout_seconds: float = 30.0) -> list[int]:
+        self.hangs.set()
+        self.hangs_until.wait(30)
+        return super().append(topic, entries, timeout_seconds)
+
+
 def test_closing_while_others_record_loses_nothing_that_was_recorded(log: MemoryLog, tmp_path: Path) -> None:
     client = Client(log, tmp_path, source="s")
     recorded: list[str] = []
@@ -636,6 +650,27 @@ def test_closing_while_others_record_loses_nothing_that_was_recorded(log: Memory
     successor.close()
     assert {event["id"] for event in events(log)} == set(recorded)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_client_that_could_not_be_closed_in_time_takes_nothing_more_and_leaves_its_spool_behind(
+    tmp_path: Path,
+) -> None:
+    log, goes_on = Hanging(), threading.Event()
+    log.ensure_topics(topics())
+    log.hangs_until = goes_on
+    client = Client(log, tmp_path, source="s")
+    client.record(account="a")
+    wait_for(log.hangs.is_set)
+
+    assert not client.close(0.0)
+
+    with pytest.raises(UsageError, match="record before closing"):
+        client.record(account="a")
+    goes_on.set()
+    successor = Client(log, tmp_path, source="s")
+    wait_for(lambda: len(list(tmp_path.iterdir())) == 0)
+    successor.close()
+    assert len(events(log)) == 1
 
 
 def test_a_fork_that_python_did_not_see_is_noticed(log: MemoryLog, tmp_path: Path) -> None:
