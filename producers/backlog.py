@@ -138,9 +138,11 @@ class Backlog:
         self.close()
         for segment in self.segments:
             self._delete(segment)
-        self.segments = []
         with contextlib.suppress(OSError):
-            (self.directory / ACKED_NAME).unlink(missing_ok=True)
+            # What the disk would not delete stays acknowledged.
+            if not any(segment.path.exists() for segment in self.segments):
+                (self.directory / ACKED_NAME).unlink(missing_ok=True)
+        self.segments = []
 
     def close(self) -> None:
         """Frees descriptors."""

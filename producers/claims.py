@@ -30,8 +30,10 @@ class Held:
     def remove(self) -> None:
         """Deletes it, if nothing but the lock is left in it."""
         with contextlib.suppress(OSError):
-            (self.directory / LOCK_NAME).unlink(missing_ok=True)
-            self.directory.rmdir()
+            # Without its lock nobody could claim what is left, if the disk would not delete it.
+            if os.listdir(self.directory) == [LOCK_NAME]:
+                (self.directory / LOCK_NAME).unlink()
+                self.directory.rmdir()
         self.free()
 
 

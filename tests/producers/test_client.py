@@ -613,6 +613,32 @@ def test_a_crowd_of_orphans_is_shipped_a_few_at_a_time(log: MemoryLog, tmp_path:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_segment_that_the_disk_would_not_delete_is_deleted_by_whoever_comes_next(
+    log: MemoryLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Client(log, tmp_path, source="s")
+    client.record(account="a")
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".segment":
+            raise OSError(28, "No space left on device")
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "unlink", refused)
+        assert client.close(10)
+    assert [path.suffix for path in tmp_path.rglob("*.segment")] == [".segment"]
+    successor = Client(log, tmp_path, source="s")
+    successor.start()
+
+    wait_for(lambda: not [*tmp_path.rglob("*.segment")])
+
+    successor.close()
+    assert list(tmp_path.iterdir()) == []
+    assert len(events(log)) == 1, "what was acknowledged is not sent again"
+
+
 class Hanging(MemoryLog):
     """A log whose appends hang until they are let go on."""
 
