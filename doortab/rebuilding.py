@@ -7,6 +7,7 @@ exports, their money and their decisions, and only after that one takes the othe
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fcntl
 import shutil
@@ -53,11 +54,9 @@ def rebuild(settings: Settings, progress: Callable[[int], None], *, anew: bool =
     """
     begun, draft = time.monotonic(), draft_of(settings)
     with _alone(settings):
-        if anew:
-            _remove(draft)
-        elif not draft.exists():
+        if not anew and not draft.exists():
             raise NotFound(f"{draft} is not there; doortab rebuild --dry-run makes it")
-        ledger = Ledger(settings, store_path=draft, publishing=False)
+        ledger = _begun_anew(settings, draft) if anew else Ledger(settings, store_path=draft, publishing=False)
         try:
             ledger.catch_up(progress)
             after, before = _compare(settings, ledger)
@@ -204,6 +203,16 @@ def _alone(settings: Settings) -> Iterator[None]:
         except BlockingIOError:
             raise StoreBusy(f"another rebuild is building {draft_of(settings)}; wait for it") from None
         yield
+
+
+def _begun_anew(settings: Settings, draft: Path) -> Ledger:
+    """An empty shadow. A ledger may just be taking away the last one, which a rebuild that died had finished."""
+    for _ in range(ATTEMPTS - 1):
+        _remove(draft)
+        with contextlib.suppress(StoreDamaged):
+            return Ledger(settings, store_path=draft, publishing=False)
+    _remove(draft)
+    return Ledger(settings, store_path=draft, publishing=False)
 
 
 def _remove(path: Path) -> None:

@@ -79,6 +79,10 @@ def _clear_unborn(directory: Path) -> None:
 def _claim(lock: Path) -> Held | None:
     try:
         descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        with contextlib.suppress(OSError):
+            lock.parent.rmdir()  # its process died between deleting the lock and this
+        return None
     except OSError:
         return None
     try:

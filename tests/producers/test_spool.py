@@ -125,6 +125,16 @@ def claim_and_count(root: Path) -> int:
     return count
 
 
+def test_a_directory_whose_process_died_while_deleting_it_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / "1-ab").mkdir()
+    (tmp_path / "2-cd").mkdir()
+    (tmp_path / "2-cd" / "somebody's").touch()
+
+    assert list(claim_orphans(tmp_path)) == []
+
+    assert [path.name for path in tmp_path.iterdir()] == ["2-cd"]
+
+
 def test_an_orphan_is_claimed_by_one_process_only(tmp_path: Path) -> None:
     for number in range(40):
         spool = Spool(claim_new(tmp_path, f"s{number}"), Losses(), max_bytes=LITTLE)
