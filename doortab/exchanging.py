@@ -32,15 +32,19 @@ from doortab.settings import Settings
 DRAFT = "rebuild.duckdb"
 
 
-def exchange(settings: Settings, new: Path, words: str) -> Iterator[str]:
+def exchange(settings: Settings, new: Path, words: str, meant: str | None = None) -> Iterator[str]:
     """Puts the new store, which is closed, in the place of the store. Yields a name after each step.
 
+    ``meant`` is the name of the store that whoever asked had seen there: another rebuild may have begun since.
+
     Raises:
-        StoreBusy: somebody has one of them open.
+        StoreBusy: somebody has one of them open, or another one is there by now.
         StoreDamaged: the new one cannot be read.
     """
     live, now = settings.store_path, time.time_ns() // 1000
-    name = _name_of(new)
+    name = name_of(new)
+    if meant not in (None, name):
+        raise StoreBusy(f"{new} is another store by now: another rebuild has begun; wait for it")
     if live.exists():
         _settle(live)
     yield "settled"
@@ -69,10 +73,10 @@ def kept_stores(settings: Settings) -> list[Path]:
     return sorted(live.parent.glob(f"{live.stem}.[0-9]*{live.suffix}"))
 
 
-def exchange_all(settings: Settings, new: Path, words: str) -> dict[str, Any]:
+def exchange_all(settings: Settings, new: Path, words: str, meant: str | None = None) -> dict[str, Any]:
     """All the steps; where the old store is kept."""
     before = set(kept_stores(settings))
-    for _ in exchange(settings, new, words):
+    for _ in exchange(settings, new, words, meant):
         pass
     kept = [str(path) for path in kept_stores(settings) if path not in before]
     return {"kept": kept[0] if kept else None}
@@ -112,7 +116,7 @@ def exchanged(settings: Settings, params: dict[str, Any]) -> dict[str, Any]:
     with owned(settings.store_path):
         if params.get("rollback"):
             return roll_back(settings)
-        return exchange_all(settings, Path(params["new"]), params["words"])
+        return exchange_all(settings, Path(params["new"]), params["words"], params.get("meant"))
 
 
 def _settle(live: Path) -> None:
@@ -126,7 +130,7 @@ def _settle(live: Path) -> None:
             raise StoreBusy(f"{live} is open in another process: {error}") from error
 
 
-def _name_of(store: Path) -> str:
+def name_of(store: Path) -> str:
     """The store's own name; afterwards all of it stands in its file."""
     try:
         with duckdb.connect(str(store)) as connection:

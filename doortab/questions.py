@@ -153,7 +153,8 @@ def exchange(ledger: Ledger, params: Params) -> dict[str, Any]:
     if params.get("rollback"):
         told: dict[str, Any] = ledger.lend(lambda: roll_back(ledger.settings))
     else:
-        told = ledger.lend(lambda: exchange_all(ledger.settings, Path(params["new"]), params["words"]))
+        new, words, meant = Path(params["new"]), params["words"], params.get("meant")
+        told = ledger.lend(lambda: exchange_all(ledger.settings, new, words, meant))
     return told
 
 

@@ -22,7 +22,7 @@ import duckdb
 from doortab.analytics import durable
 from doortab.analytics.exports import write_exports
 from doortab.asking import Asked, asked
-from doortab.exchanging import DRAFT, exchanged
+from doortab.exchanging import DRAFT, exchanged, name_of
 from doortab.ledger import Ledger
 from doortab.log.rules import LogDamaged
 from doortab.questions import answer
@@ -85,7 +85,8 @@ def promote(settings: Settings) -> Told:
     """
     if not draft_of(settings).exists():
         raise NotFound(f"{draft_of(settings)} is not there; doortab rebuild --dry-run makes it")
-    return exchanged(settings, {"new": str(draft_of(settings).resolve()), "words": "rebuilt from the log"})
+    draft = draft_of(settings).resolve()
+    return exchanged(settings, {"new": str(draft), "words": "rebuilt from the log", "meant": name_of(draft)})
 
 
 def back(settings: Settings) -> Told:

@@ -14,7 +14,7 @@ import pytest
 
 from doortab.analytics import durable
 from doortab.asking import asked
-from doortab.exchanging import exchange, kept_stores
+from doortab.exchanging import exchange, kept_stores, name_of
 from doortab.ledger import Ledger
 from doortab.log.open import open_log
 from doortab.rebuilding import draft_of, rebuild
@@ -112,6 +112,18 @@ def test_what_came_while_a_rebuild_waited_is_in_it_when_it_is_promoted(
     doortab.ok("rebuild", "--promote")
 
     assert exports_of(lived.settings, tmp_path / "after") == before
+
+
+def test_a_store_that_came_to_stand_where_another_was_meant_is_not_exchanged(lived: Lived) -> None:
+    rebuild(lived.settings, lambda _: None)
+    meant = name_of(draft_of(lived.settings))
+    rebuild(lived.settings, lambda _: None)  # whoever asked is dead by now, and somebody else builds
+
+    with pytest.raises(StoreBusy, match="another rebuild has begun"):
+        list(exchange(lived.settings, draft_of(lived.settings), "rebuilt", meant))
+
+    assert kept_stores(lived.settings) == []
+    assert draft_of(lived.settings).exists()
 
 
 def killed_after(settings: Settings, steps: int) -> bool:
